@@ -1,0 +1,1 @@
+"""One file per subcommand; parses and prints, computes nothing."""

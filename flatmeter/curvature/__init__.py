@@ -1,0 +1,1 @@
+"""The engine: products with Hessians, and exact traces by layer."""

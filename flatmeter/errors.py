@@ -1,0 +1,97 @@
+"""Every failure that a person may meet: what happened, where, what to do next, and the exit code.
+
+Nothing here imports torch; any room may raise these.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line; a contract with shell scripts and batch jobs."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    MISMATCH = 4
+    OUT_OF_MEMORY = 5
+    UNCONVERGED = 6
+    INTERNAL = 70
+    STOPPED = 75
+    CTRL_C = 130
+
+
+class FlatmeterError(Exception):
+    """A failure to be shown as sentences, never as a traceback.
+
+    Args:
+        message: what happened, one sentence without a final full stop needed.
+        where: the file, option or tensor that it happened at.
+        hint: what to do next.
+    """
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n{self.hint}" if self.hint else text
+
+
+class UsageError(FlatmeterError):
+    """An option, a configuration value or a name that cannot be used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DataError(FlatmeterError):
+    """Data that cannot be read, or that do not fit the network or the loss."""
+
+    exit_code = ExitCode.USAGE
+
+
+class CheckpointRefused(FlatmeterError):
+    """A file that is unsafe, broken or of no recognised format."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class ArchitectureMismatch(FlatmeterError):
+    """Weights that do not fit the network they were to be loaded into."""
+
+    exit_code = ExitCode.MISMATCH
+
+
+class OutOfMemory(FlatmeterError):
+    """No retreat was left: even the smallest batch does not fit."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class NotApplicable(FlatmeterError):
+    """A measure that has no meaning for this network; becomes a row ``n/a`` with the reason."""
+
+
+class NotDifferentiable(FlatmeterError):
+    """An operator of the network has no derivative of the order that is needed."""
+
+
+class NotDeterministic(FlatmeterError):
+    """The same network gave two answers on the same data."""
+
+
+class NonFinite(FlatmeterError):
+    """A loss, output or gradient that is infinite or not a number."""
+
+
+class Stopped(FlatmeterError):
+    """SIGTERM, SIGUSR1 or the time limit: finished work is saved, the rest is to be requeued."""
+
+    exit_code = ExitCode.STOPPED

@@ -1,0 +1,105 @@
+"""What a measure is: a name, its paper, its settings, and one method that computes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from flatmeter.estimate import Estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flatmeter.measures.context import Context
+
+BNMode = Literal["eval", "batch"]
+
+
+class MeasureSettings(BaseModel):
+    """Base of every measure's settings: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One quantity of one layer or tensor.
+
+    Args:
+        scope: the layer's or tensor's name.
+        quantity: what it is there, such as ``trace``.
+        estimate: its value.
+    """
+
+    scope: str
+    quantity: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a measure returns.
+
+    Args:
+        quantities: by name, for the whole network; the first is the one a table shows.
+        parts: per layer or tensor.
+        notes: what a reader of the number should know, in words.
+        state: raw probe values or tridiagonals, by name, stored beside the results.
+    """
+
+    quantities: Mapping[str, Estimate]
+    parts: tuple[Part, ...] = ()
+    notes: tuple[str, ...] = ()
+    state: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> Estimate:
+        """The first quantity."""
+        return next(iter(self.quantities.values()))
+
+
+class Measure(ABC):
+    """A measure of sharpness.
+
+    Class attributes:
+        name: the identifier used on the command line and in results.
+        title: what a reader calls it.
+        reference: paper and equation.
+        definition: version of the definition; part of a result's key.
+        invariant_to: the transformations that leave the value unchanged, in words.
+        requires: what the network or data must have, in words (shown by ``flatmeter list``).
+        default_bn: how batch-norm is evaluated unless ``--bn`` says otherwise.
+        quantities: name of every quantity it reports, the first is the one a table shows.
+        Settings: the pydantic model of its options.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    definition: ClassVar[int] = 1
+    invariant_to: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[str, ...]] = ()
+    default_bn: ClassVar[BNMode] = "eval"
+    quantities: ClassVar[tuple[str, ...]] = ("value",)
+    Settings: ClassVar[type[MeasureSettings]] = MeasureSettings
+
+    def __init__(self, settings: MeasureSettings | None = None, **options: Any) -> None:
+        self.settings = settings if settings is not None else self.Settings(**options)
+
+    @abstractmethod
+    def compute(self, context: Context) -> Measurement:
+        """Compute the measure.
+
+        Args:
+            context: the empirical risk, symmetry group, tolerances and seed.
+
+        Returns:
+            The measurement.
+
+        Raises:
+            NotApplicable: the measure has no meaning for this network.
+        """

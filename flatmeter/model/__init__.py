@@ -1,0 +1,1 @@
+"""Who builds the ``nn.Module``: registries, import paths, files."""

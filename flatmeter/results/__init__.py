@@ -1,0 +1,1 @@
+"""Records, the crash-safe store, tables and exporters."""

@@ -1,0 +1,1 @@
+"""The loss as a pure function of the parameters, on fixed data."""

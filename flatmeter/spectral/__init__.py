@@ -1,0 +1,1 @@
+"""Matrix-free linear algebra over operators; knows no network."""

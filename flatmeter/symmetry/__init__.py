@@ -1,0 +1,1 @@
+"""Scaling symmetries read from the exported graph, and the geometry on top of them."""
