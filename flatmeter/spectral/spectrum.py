@@ -1,0 +1,107 @@
+"""What Lanczos returns: both ends of a spectrum, each value with its certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from flatmeter.estimate import Estimate, Why
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a spectrum, outermost eigenvalue first.
+
+    Args:
+        values: ``[k]`` float64, on the CPU.
+        residuals: ``[k]`` norms ``‖A y − θ y‖`` of the Ritz pairs.
+        bounds: ``[k]`` certified errors of the values, see :func:`flatmeter.spectral.ritz.certify`.
+        converged: ``[k]`` whether each met the tolerance.
+        vectors: ``[k, P]`` the Ritz vectors, on the operator's device.
+        history: ``[products, k]`` the values after each product, NaN where there were fewer.
+    """
+
+    values: Tensor
+    residuals: Tensor
+    bounds: Tensor
+    converged: tuple[bool, ...]
+    vectors: Tensor
+    history: np.ndarray
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The wanted ends of a symmetric operator's spectrum.
+
+    Args:
+        upper: the largest eigenvalues, descending; no values where they were not asked for.
+        lower: the smallest eigenvalues, ascending; no values where they were not asked for.
+        products: operator applications spent.
+        converged: every wanted value met the tolerance.
+        why: how the run ended.
+        alphas: ``[m]`` diagonal of the projected matrix, float64.
+        betas: ``[m]`` its off-diagonal and, last, the norm of the remainder; what a density
+            is made from, as long as ``restarts`` is 0.
+        restarts: thick restarts that the memory bound forced.
+    """
+
+    upper: End
+    lower: End
+    products: int
+    converged: bool
+    why: Why
+    alphas: Tensor
+    betas: Tensor
+    restarts: int = 0
+
+    @property
+    def largest(self) -> Tensor:
+        """``[k]`` descending, float64."""
+        return self.upper.values
+
+    @property
+    def smallest(self) -> Tensor:
+        """``[k]`` ascending, float64."""
+        return self.lower.values
+
+    @property
+    def residual_largest(self) -> Tensor:
+        """``[k]`` Ritz residuals of the largest eigenvalues."""
+        return self.upper.residuals
+
+    @property
+    def residual_smallest(self) -> Tensor:
+        """``[k]`` Ritz residuals of the smallest eigenvalues."""
+        return self.lower.residuals
+
+    @property
+    def vectors_largest(self) -> Tensor:
+        """``[k, P]`` Ritz vectors of the largest eigenvalues."""
+        return self.upper.vectors
+
+    @property
+    def vectors_smallest(self) -> Tensor:
+        """``[k, P]`` Ritz vectors of the smallest eigenvalues."""
+        return self.lower.vectors
+
+    def estimate_largest(self, i: int = 0) -> Estimate:
+        """The ``i``-th largest eigenvalue; its ``residual`` is the certified error."""
+        return self._estimate(self.upper, i)
+
+    def estimate_smallest(self, i: int = 0) -> Estimate:
+        """The ``i``-th smallest eigenvalue; its ``residual`` is the certified error."""
+        return self._estimate(self.lower, i)
+
+    def _estimate(self, end: End, i: int) -> Estimate:
+        history = end.history[:, i]
+        ended_well = Why.BREAKDOWN if self.why is Why.BREAKDOWN else Why.RESIDUAL
+        return Estimate(
+            value=float(end.values[i]),
+            residual=float(end.bounds[i]),
+            n=self.products,
+            converged=end.converged[i],
+            why=ended_well if end.converged[i] else self.why,
+            history=tuple(float(v) for v in history[~np.isnan(history)]),
+        )
