@@ -1,0 +1,225 @@
+"""Exact block traces of the Gauss-Newton matrix from activation-only backward passes.
+
+For a parameter used once, ``T = (1/N) Σ_i Σ_k ‖J_iᵀ s_i^k‖²`` with S Sᵀ the curvature of the loss
+in the outputs: one forward pass, one backward pass to the layers' *outputs* per column of S, and a
+norm computed from activations and cotangents (arXiv 2106.12612, section on the Hessian's trace).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flatmeter.curvature.capture import Call, Capture
+from flatmeter.curvature.certificate import piecewise_linear_after
+from flatmeter.curvature.ghost_rules import gradients, squared_gradients, squared_norms
+from flatmeter.randomness import derived_generator
+from flatmeter.risk.cost import ACTIVATION_BACKWARD, FORWARD
+from flatmeter.risk.empirical import EmpiricalRisk
+
+#: Most numbers of cotangents held at once.
+COTANGENT_BUDGET = 2**25
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """What the ghost method may be used for.
+
+    Args:
+        names: parameters with one known use whose cotangents belong to one sample each.
+        certified: those among them whose Gauss-Newton block is the Hessian's.
+    """
+
+    names: frozenset[str]
+    certified: frozenset[str]
+
+
+def capture(
+    risk: EmpiricalRisk, x: Tensor, cut: tuple[str, ...] = ()
+) -> tuple[Tensor, Capture, dict[str, Tensor]]:
+    """One watched forward pass at the trained point.
+
+    Args:
+        risk: the empirical risk.
+        x: inputs ``[n, …]``.
+        cut: weights at whose operators' outputs the graph is to start.
+
+    Returns:
+        Outputs ``z [n, …]``, what was captured, and the parameter tensors by name.
+    """
+    views = risk.space.unflatten(risk.theta)
+    parameters = {n: t.detach().requires_grad_() for n, t in views.items()}
+    watch = Capture(parameters, cut)
+    with torch.enable_grad(), watch:
+        z = risk.forward(parameters, x)
+    return z, watch, parameters
+
+
+def eligible(risk: EmpiricalRisk) -> Eligible:
+    """Which parameters the ghost method holds for, tested on a few samples.
+
+    A parameter is admitted when it has one known use, the cotangents of a sample are zero in all
+    other samples (so the first dimension counts samples and they do not interact), and the
+    gradient put together from activations and cotangents is the one of automatic differentiation.
+    """
+    if risk.samples_interact:
+        return Eligible(frozenset(), frozenset())
+    x = risk.example_inputs(3)
+    x = torch.cat([x] * 3)[:3]
+    z, watch, parameters = capture(risk, x)
+    known = watch.known()
+    if not known or not z.requires_grad:
+        return Eligible(frozenset(), frozenset())
+    outputs = {n: call.output for n, call in known.items()}
+    certified = piecewise_linear_after(z, outputs)
+    signs = torch.randn(z.shape, generator=derived_generator(0, "ghost check")).to(z)
+    signs[1:] = 0
+    calls = _calls(known)
+    deltas = torch.autograd.grad(
+        z, [c.output for c in calls], signs, retain_graph=True, materialize_grads=True
+    )
+    names = set()
+    for call, delta in zip(calls, deltas, strict=True):
+        if delta.shape[0] != len(x) or bool(delta[1:].any()) or call.input.shape[0] != len(x):
+            continue
+        own = {n: g[0, 0] for n, g in gradients(call, delta.unsqueeze(0)).items()}
+        true = torch.autograd.grad(
+            z, [parameters[n] for n in own], signs, retain_graph=True, materialize_grads=True
+        )
+        for (name, g), reference in zip(own.items(), true, strict=True):
+            if known.get(name) is call and torch.allclose(
+                g, reference, rtol=1e-3, atol=1e-5 * float(reference.abs().max())
+            ):
+                names.add(name)
+    return Eligible(frozenset(names), frozenset(n for n in names if certified[n]))
+
+
+def _calls(known: dict[str, Call]) -> list[Call]:
+    """The calls behind some parameters, each once."""
+    return list({id(call): call for call in known.values()}.values())
+
+
+def exact_traces(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, float]:
+    """Block traces of the Gauss-Newton matrix, exact: every column of S for every sample.
+
+    Args:
+        risk: the empirical risk.
+        names: admitted parameters (see :func:`eligible`).
+
+    Returns:
+        ``T`` by name.
+    """
+    sums: dict[str, float] = dict.fromkeys(names, 0.0)
+    for call, deltas in _columns(risk, names):
+        for name, norms in squared_norms(call, deltas).items():
+            if name in sums:
+                sums[name] += float(norms.sum())
+    return {n: s / risk.normalizer for n, s in sums.items()}
+
+
+def exact_diagonal(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, Tensor]:
+    """The diagonal of the Gauss-Newton matrix, exact, for the admitted parameters.
+
+    Args:
+        risk: the empirical risk.
+        names: admitted parameters (see :func:`eligible`).
+
+    Returns:
+        Tensors in float64 shaped as the parameters, by name.
+    """
+    shapes = dict(zip(risk.space.names, risk.space.shapes, strict=True))
+    sums = {n: torch.zeros(shapes[n], dtype=torch.float64, device=risk.device) for n in names}
+    for call, deltas in _columns(risk, names):
+        for name, total in squared_gradients(call, deltas).items():
+            if name in sums:
+                sums[name] += total
+    return {n: s / risk.normalizer for n, s in sums.items()}
+
+
+def probed_traces(
+    risk: EmpiricalRisk, names: frozenset[str], probes: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Block traces from a few random columns per sample, for losses with many classes.
+
+    Args:
+        risk: the empirical risk.
+        names: admitted parameters.
+        probes: m ≥ 2, Rademacher columns per sample.
+        seed: of the run.
+
+    Returns:
+        Value and standard error by name; the error is that between a sample's own probes.
+    """
+    sums: dict[str, float] = dict.fromkeys(names, 0.0)
+    variances: dict[str, float] = dict.fromkeys(names, 0.0)
+    for call, deltas in _probe_columns(risk, names, probes, seed):
+        for name, norms in squared_norms(call, deltas).items():
+            if name in sums:
+                sums[name] += float(norms.mean(0).sum())
+                variances[name] += float(norms.var(0).sum()) / probes
+    return {n: (sums[n] / risk.normalizer, variances[n] ** 0.5 / risk.normalizer) for n in names}
+
+
+def _columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Call, Tensor]]:
+    """Cotangents ``[c, n, …]`` of chunks of columns at every admitted call, batch by batch."""
+    for x, y in risk.batches():
+        z, calls = _watched(risk, x, names)
+        total = risk.loss.columns(z, y)
+        chunk = _chunk(calls, total)
+        for start in range(0, total, chunk):
+            columns = range(start, min(start + chunk, total))
+            factor = risk.loss.factor(z.detach(), y, columns)
+            yield from _pull(z, calls, factor)
+        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * total))
+
+
+def _probe_columns(
+    risk: EmpiricalRisk, names: frozenset[str], probes: int, seed: int
+) -> Iterator[tuple[Call, Tensor]]:
+    start = 0
+    for x, y in risk.batches():
+        z, calls = _watched(risk, x, names)
+        columns = [
+            risk.loss.probe(z.detach(), y, output_signs(risk, z, seed, probe, start))
+            for probe in range(probes)
+        ]
+        yield from _pull(z, calls, torch.stack(columns))
+        start += len(x)
+        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * probes))
+
+
+def output_signs(risk: EmpiricalRisk, z: Tensor, seed: int, probe: int, start: int) -> Tensor:
+    """Rademacher signs shaped as ``z`` for the samples ``start …``; no batch size changes them."""
+    shape = (risk.n, *z.shape[1:])
+    generator = derived_generator(seed, "output probe", probe)
+    signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8)
+    return (2 * signs[start : start + len(z)] - 1).to(z)
+
+
+def _watched(risk: EmpiricalRisk, x: Tensor, names: frozenset[str]) -> tuple[Tensor, list[Call]]:
+    z, watch, _ = capture(risk, x)
+    return z, _calls({n: c for n, c in watch.known().items() if n in names})
+
+
+def _chunk(calls: list[Call], columns: int) -> int:
+    per_column = sum(call.output.numel() for call in calls)
+    return max(1, min(columns, COTANGENT_BUDGET // max(1, per_column)))
+
+
+def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> Iterator[tuple[Call, Tensor]]:
+    """Cotangents at the calls' outputs for a stack of cotangents at the network's."""
+    outputs = [call.output for call in calls]
+    batched = len(columns) > 1
+    deltas = torch.autograd.grad(
+        z,
+        outputs,
+        columns if batched else columns[0],
+        retain_graph=True,
+        is_grads_batched=batched,
+        materialize_grads=True,
+    )
+    for call, delta in zip(calls, deltas, strict=True):
+        yield call, delta if batched else delta.unsqueeze(0)

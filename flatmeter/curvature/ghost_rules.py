@@ -1,0 +1,177 @@
+"""Per-sample parameter gradients of one operator, and their squared norms without forming them.
+
+For a cotangent δ at an operator's output the gradient of sample i is ``G_i = Σ_t δ_it a_itᵀ``, with
+``a`` the (unfolded) input and t running over the positions at which the weight is applied. Its
+squared norm is ``⟨A_i, D_i⟩`` with the Gram matrices ``A = aᵀa`` and ``D = δᵀδ`` over positions,
+which is the smaller computation where there are few positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flatmeter.curvature.capture import Call
+
+
+def squared_norms(call: Call, deltas: Tensor) -> dict[str, Tensor]:
+    """Squared norm of every sample's gradient, for each parameter of the call.
+
+    Args:
+        call: the operator, with its input for n samples.
+        deltas: cotangents ``[c, n, …]`` at its output.
+
+    Returns:
+        ``[c, n]`` in float64 by parameter name.
+    """
+    out = {}
+    if call.weight is not None:
+        if call.kind in ("linear", "conv"):
+            out[call.weight] = _factored_norms(*_factors(call, deltas))
+        else:
+            out[call.weight] = _sum_squares(_norm_weight(call, deltas))
+    if call.bias is not None:
+        out[call.bias] = _sum_squares(_bias(call, deltas))
+    return out
+
+
+def gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
+    """Every sample's gradient, for each parameter of the call.
+
+    Args:
+        call: the operator, with its input for n samples.
+        deltas: cotangents ``[c, n, …]`` at its output.
+
+    Returns:
+        ``[c, n, *shape of the parameter]`` by parameter name.
+    """
+    out = {}
+    if call.weight is not None:
+        shape = call.arguments["weight"].shape
+        if call.kind in ("linear", "conv"):
+            a, d = _factors(call, deltas)
+            grad = torch.einsum("cngto,ngti->cngoi", d, a)
+        else:
+            grad = _norm_weight(call, deltas)
+        out[call.weight] = grad.reshape(*deltas.shape[:2], *shape)
+    if call.bias is not None:
+        grad = _bias(call, deltas)
+        out[call.bias] = grad.reshape(*deltas.shape[:2], *call.arguments["bias"].shape)
+    return out
+
+
+def squared_gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
+    """Squares of the samples' gradients, entry by entry, summed over samples and columns.
+
+    Args:
+        call: the operator, with its input for n samples.
+        deltas: cotangents ``[c, n, …]`` at its output.
+
+    Returns:
+        Float64 tensors shaped as the parameters, by name.
+    """
+    if call.kind == "linear" and call.input.dim() == 2:
+        squares = deltas.double().square().sum(0)
+        out = {}
+        if call.weight is not None:
+            out[call.weight] = squares.T @ call.input.double().square()
+        if call.bias is not None:
+            out[call.bias] = squares.sum(0)
+        return out
+    totals: dict[str, Tensor] = {}
+    # One sample at a time: a sample's gradients are as large as the parameters.
+    for i in range(deltas.shape[1]):
+        sample = replace(call, arguments={**call.arguments, "input": call.input[i : i + 1]})
+        for name, grad in gradients(sample, deltas[:, i : i + 1]).items():
+            total = grad.double().square().sum((0, 1))
+            totals[name] = totals[name] + total if name in totals else total
+    return totals
+
+
+def _sum_squares(grad: Tensor) -> Tensor:
+    return grad.flatten(2).double().square().sum(-1)
+
+
+def _factors(call: Call, deltas: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs ``[n, g, T, i]`` and cotangents ``[c, n, g, T, o]``: g groups, T positions."""
+    if call.kind == "linear":
+        a, n = call.input, call.input.shape[0]
+        d = deltas.reshape(len(deltas), n, 1, -1, deltas.shape[-1])
+        return a.reshape(n, 1, -1, a.shape[-1]), d
+    return _convolution_factors(call, deltas)
+
+
+def _convolution_factors(call: Call, deltas: Tensor) -> tuple[Tensor, Tensor]:
+    x, weight, groups = call.input, call.arguments["weight"], call.arguments.get("groups", 1)
+    one_dimensional = x.dim() == 3
+    kernel = tuple(weight.shape[2:])
+    stride = _tuple(call.arguments.get("stride", 1), len(kernel))
+    dilation = _tuple(call.arguments.get("dilation", 1), len(kernel))
+    pads = _padding(call.arguments.get("padding", 0), kernel, dilation)
+    x = F.pad(x, pads)
+    if one_dimensional:
+        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
+    patches = F.unfold(x, kernel, dilation=dilation, stride=stride)
+    n, positions = patches.shape[0], patches.shape[-1]
+    a = patches.reshape(n, groups, -1, positions).transpose(2, 3)
+    d = deltas.reshape(len(deltas), n, groups, -1, positions).transpose(3, 4)
+    return a, d
+
+
+def _tuple(value: Any, length: int) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,) * length
+    values = tuple(value)
+    return values if len(values) == length else values * length
+
+
+def _padding(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> list[int]:
+    """Zeros before and after each dimension, last dimension first, as ``F.pad`` takes them."""
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        sides = [(t // 2, t - t // 2) for t in totals]
+    else:
+        sides = [(p, p) for p in _tuple(padding, len(kernel))]
+    return [side for pair in reversed(sides) for side in pair]
+
+
+def _factored_norms(a: Tensor, d: Tensor) -> Tensor:
+    """Σ over groups of ``‖Σ_t δ_t a_tᵀ‖²``, as ``[c, n]`` in float64."""
+    positions, width = a.shape[2], a.shape[3] * d.shape[-1]
+    if positions == 1:
+        norms = d.double().square().sum((-1, -2)) * a.double().square().sum((-1, -2))
+        return norms.sum(-1)
+    if positions * positions < width:
+        gram = a @ a.transpose(-1, -2)
+        product = (d @ d.transpose(-1, -2)) * gram
+        return product.sum((-1, -2, -3), dtype=torch.float64)
+    grad = d.transpose(-1, -2) @ a
+    return grad.square().sum((-1, -2, -3), dtype=torch.float64)
+
+
+def _norm_weight(call: Call, deltas: Tensor) -> Tensor:
+    """Gradient of a normalisation's scale: cotangent times normalised input, summed."""
+    plain = {k: v for k, v in call.arguments.items() if k not in ("weight", "bias")}
+    plain["input"] = call.input
+    normalised = call.function(**plain)
+    return _sum_positions(call, deltas * normalised)
+
+
+def _bias(call: Call, deltas: Tensor) -> Tensor:
+    return _sum_positions(call, deltas)
+
+
+def _sum_positions(call: Call, deltas: Tensor) -> Tensor:
+    """Sum of ``[c, n, …]`` over everything that the parameter is broadcast over."""
+    if call.kind == "layer_norm":
+        kept = len(call.arguments["normalized_shape"])
+        return deltas.flatten(2, -kept - 1).sum(2) if deltas.dim() > 2 + kept else deltas
+    if call.kind == "linear":
+        return deltas.flatten(2, -2).sum(2) if deltas.dim() > 3 else deltas
+    return deltas.flatten(3).sum(-1) if deltas.dim() > 3 else deltas

@@ -1,0 +1,85 @@
+"""A user's own object by ``pkg.mod:name`` or ``path/to/file.py:name``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from flatmeter.errors import UsageError
+
+
+def is_import_spec(spec: str) -> bool:
+    """``spec`` has the form ``pkg.mod:name`` or ``file.py:name`` (name an identifier)."""
+    target, colon, attribute = spec.rpartition(":")
+    if not colon or not attribute.isidentifier():
+        return False
+    return target.endswith(".py") or all(part.isidentifier() for part in target.split("."))
+
+
+def load_object(spec: str, *, where: str) -> Any:
+    """Import the object behind ``pkg.mod:name`` or ``file.py:name``.
+
+    Args:
+        spec: the import path; a file's own folder, or the current one, is importable meanwhile.
+        where: the option that it came from, for messages.
+
+    Raises:
+        UsageError: no such file, module or name, or the file failed when it was run.
+    """
+    target, _, attribute = spec.rpartition(":")
+    module = _load_file(Path(target), where) if target.endswith(".py") else _load(target, where)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise UsageError(
+            f"{target} has no {attribute!r}", where=where, hint=f"it defines: {', '.join(public)}"
+        ) from None
+
+
+def _load(name: str, where: str) -> ModuleType:
+    with _importable(Path.cwd()), _told(name, where):
+        return importlib.import_module(name)
+
+
+def _load_file(path: Path, where: str) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"no such file: {path}", where=where)
+    spec = importlib.util.spec_from_file_location(f"flatmeter_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"not a Python file: {path}", where=where)
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look a class's module up by name.
+    sys.modules[spec.name] = module
+    with _importable(path.resolve().parent), _told(str(path), where):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+@contextmanager
+def _told(target: str, where: str) -> Iterator[None]:
+    """Turn whatever an import raises into one sentence with the line that raised it."""
+    try:
+        yield
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = "" if "importlib" in last.filename else f" ({last.filename}:{last.lineno})"
+        raise UsageError(
+            f"cannot import {target}: {type(error).__name__}: {error}{at}", where=where
+        ) from error

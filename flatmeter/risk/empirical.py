@@ -1,0 +1,231 @@
+"""The loss as a pure function of the parameters, over fixed data in a fixed order."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flatmeter.data.dataset import Dataset
+from flatmeter.errors import DataError
+from flatmeter.risk.batch_norm import BNMode, batch_norms, private_copy, settled_mode
+from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
+from flatmeter.risk.losses import Loss
+from flatmeter.risk.space import ParameterSpace
+
+DEFAULT_BATCH = 512
+DEFAULT_BN_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy over the data, printed beside every measure.
+
+    Args:
+        loss: mean loss, without weight decay.
+        accuracy: fraction of correct predictions, ``None`` where that has no meaning.
+        n: number of samples.
+    """
+
+    loss: float
+    accuracy: float | None
+    n: int
+
+
+class EmpiricalRisk:
+    """``L(θ) = Σ_i ω_i ℓ(f_θ(x_i), y_i) / Σ_i ω_i + (λ/2) ‖θ‖²`` over fixed data.
+
+    Evaluated on a private copy of the network, so that the caller's parameters, buffers and mode
+    are never touched. Micro-batches are summed in float64 with their true weight, so that their
+    size changes the result by rounding only. With batch statistics the samples of a batch interact
+    and the batches are part of the definition: ``ceil(N / bn_batch)`` parts of nearly equal size,
+    whatever ``batch_size`` says.
+
+    Args:
+        model: the network.
+        loss: the loss.
+        data: inputs ``[N, …]`` and targets.
+        bn: batch-norm's mode, ``eval`` (stored statistics) or ``batch``.
+        batch_size: samples per micro-batch, ``None`` for a default.
+        bn_batch: samples per statistics batch in mode ``batch``.
+        device: where it is computed.
+        dtype: of parameters and floating-point inputs.
+        weight_decay: λ.
+
+    Attributes:
+        module: the private copy.
+        space: the trainable parameters.
+        theta: the trained point, ``[P]``.
+        normalizer: Σ ω_i.
+        cost: what was spent so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        data: Dataset,
+        *,
+        bn: BNMode = "eval",
+        batch_size: int | None = None,
+        bn_batch: int = DEFAULT_BN_BATCH,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
+        self.loss, self.data, self.weight_decay = loss, data, weight_decay
+        self.module = private_copy(model, bn=bn, device=self.device, dtype=dtype)
+        self.bn = settled_mode(self.module, bn)
+        self.batch_size, self.bn_batch = batch_size or DEFAULT_BATCH, bn_batch
+        self.space = ParameterSpace.from_module(self.module)
+        if self.space.dim == 0:
+            raise DataError("the network has no trainable parameter", hint="are all frozen?")
+        named = dict(self.module.named_parameters())
+        self.theta = self.space.flatten({n: named[n].detach() for n in self.space.names})
+        self.n = len(data)
+        self.normalizer = float(loss.count(data.targets))
+        if self.normalizer <= 0:
+            raise DataError("no target counts towards the loss: their weights sum to zero")
+        self.cost = Cost()
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """The network has at least one batch-norm."""
+        return bool(batch_norms(self.module))
+
+    @property
+    def samples_interact(self) -> bool:
+        """Batch statistics make the samples of a batch depend on one another."""
+        return self.bn == "batch"
+
+    def without_weight_decay(self) -> EmpiricalRisk:
+        """The same risk with λ = 0, sharing everything else."""
+        if self.weight_decay == 0.0:
+            return self
+        other = copy.copy(self)
+        other.weight_decay = 0.0
+        return other
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets on the device, in a fixed order."""
+        inputs, targets = self.data.inputs, self.data.targets
+        for start, stop in self._bounds():
+            yield self._inputs(inputs[start:stop]), targets[start:stop].to(self.device)
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        if self.samples_interact:
+            parts = -(-self.n // self.bn_batch)
+            cuts = [round(i * self.n / parts) for i in range(parts + 1)]
+        else:
+            cuts = [*range(0, self.n, self.batch_size), self.n]
+        return list(pairwise(cuts))
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.dtype if x.is_floating_point() else None)
+
+    def example_inputs(self, n: int = 2) -> Tensor:
+        """The first ``n`` inputs, cast and on the device."""
+        return self._inputs(self.data.inputs[:n])
+
+    @contextmanager
+    def math_attention(self) -> Iterator[None]:
+        """Attention by the kernel that has second derivatives, without fused fast paths."""
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+    def forward(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Network outputs ``[n, …]`` with the given tensors in place of the trained ones."""
+        with self.math_attention():
+            out = functional_call(self.module, parameters, (x,))
+        return _logits(out)
+
+    def outputs(self, flat: Tensor, x: Tensor) -> Tensor:
+        """Network outputs at the parameters ``flat [P]``."""
+        return self.forward(self.space.unflatten(flat), x)
+
+    def total(self, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Sum of the weighted losses of a batch at ``flat [P]``: a float64 scalar."""
+        return self.loss.total(self.outputs(flat, x), y)
+
+    def value(self, flat: Tensor | None = None) -> float:
+        """L at ``flat [P]``, by default at the trained point."""
+        return float(self.value_tensor(self.theta if flat is None else flat))
+
+    def value_tensor(self, flat: Tensor) -> Tensor:
+        """L at ``flat [P]`` as a float64 scalar on the device: no host synchronisation."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        with torch.no_grad():
+            for x, y in self.batches():
+                total += self.total(flat, x, y)
+        self.cost.add(FORWARD)
+        return total / self.normalizer + self._decay(flat)
+
+    def gradient(self, flat: Tensor | None = None) -> Tensor:
+        """∇L ``[P]`` at ``flat``, accumulated in float64, in the risk's dtype."""
+        return self.value_and_gradient(flat)[1]
+
+    def value_and_gradient(self, flat: Tensor | None = None) -> tuple[float, Tensor]:
+        """L and ∇L ``[P]`` at ``flat``, by default at the trained point."""
+        value, gradient = self.value_and_gradient_tensors(self.theta if flat is None else flat)
+        return float(value), gradient.to(self.dtype)
+
+    def value_and_gradient_tensors(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """L and ∇L ``[P]`` in float64 on the device: no host synchronisation."""
+        point = flat.detach().to(self.dtype).requires_grad_()
+        value = torch.zeros((), dtype=torch.float64, device=self.device)
+        gradient = torch.zeros(self.space.dim, dtype=torch.float64, device=self.device)
+        for x, y in self.batches():
+            total = self.total(point, x, y)
+            (g,) = torch.autograd.grad(total, point, materialize_grads=True)
+            value += total.detach()
+            gradient += g
+        self.cost.add(GRADIENT)
+        gradient = gradient / self.normalizer + self.weight_decay * flat.double()
+        return value / self.normalizer + self._decay(flat), gradient
+
+    def _decay(self, flat: Tensor) -> float | Tensor:
+        if self.weight_decay == 0.0:
+            return 0.0
+        return 0.5 * self.weight_decay * flat.detach().double().square().sum()
+
+    def evaluate(self) -> Evaluation:
+        """Loss (without weight decay) and accuracy over all the data."""
+        loss, right, counted = 0.0, 0, 0
+        with torch.no_grad():
+            for x, y in self.batches():
+                z = self.outputs(self.theta, x)
+                loss += float(self.loss.total(z, y))
+                hits = self.loss.correct(z, y)
+                if hits is not None:
+                    right, counted = right + hits[0], counted + hits[1]
+        self.cost.add(FORWARD)
+        accuracy = right / counted if counted else None
+        return Evaluation(loss / self.normalizer, accuracy, self.n)
+
+
+def _logits(out: object) -> Tensor:
+    """The outputs that the loss takes, from what a network returns."""
+    if isinstance(out, Tensor):
+        return out
+    logits = out.get("logits") if isinstance(out, dict) else getattr(out, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(out, (tuple, list)) and out and isinstance(out[0], Tensor):
+        return out[0]
+    raise DataError(
+        f"the network returns {type(out).__name__}, not a tensor of outputs",
+        hint="wrap it in a module whose forward returns the logits",
+    )

@@ -1,0 +1,229 @@
+"""Before an hour is lost: that everything the measures need exists and is repeatable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from flatmeter.errors import (
+    DataError,
+    FlatmeterError,
+    NonFinite,
+    NotDeterministic,
+    NotDifferentiable,
+)
+from flatmeter.risk.cost import FORWARD, GRADIENT, PRODUCT
+from flatmeter.risk.empirical import EmpiricalRisk
+
+#: Most samples of the batch that the preflight looks at.
+PREFLIGHT_SAMPLES = 64
+
+
+def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
+    """Evaluate loss, gradient and one product on one batch, twice.
+
+    Args:
+        risk: the empirical risk.
+
+    Returns:
+        Notes worth showing: frozen, unused and tied parameters.
+
+    Raises:
+        DataError: inputs or targets do not fit the network or the loss.
+        NonFinite: the loss or gradient of this batch is not finite; says in which layer it starts.
+        NotDeterministic: two evaluations differ, or the network writes to its buffers.
+        NotDifferentiable: an operator has no first or second derivative.
+    """
+    x, y = _first_batch(risk)
+    with torch.no_grad():
+        z = _first_outputs(risk, x)
+    risk.loss.check(z, y)
+    _check_targets(risk, z)
+    _check_repeatable(risk, x)
+    gradient = _check_derivatives(risk, x, y)
+    risk.cost.add(len(x) / risk.n * (3 * FORWARD + 2 * GRADIENT + PRODUCT))
+    return _notes(risk, gradient)
+
+
+def _first_batch(risk: EmpiricalRisk) -> tuple[Tensor, Tensor]:
+    x, y = next(iter(risk.batches()))
+    if not risk.samples_interact:
+        x, y = x[:PREFLIGHT_SAMPLES], y[:PREFLIGHT_SAMPLES]
+    return x, y
+
+
+def _first_outputs(risk: EmpiricalRisk, x: Tensor) -> Tensor:
+    try:
+        z = risk.outputs(risk.theta, x)
+    except FlatmeterError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"the network does not take inputs of shape {list(x.shape)} ({x.dtype}): "
+            f"{_first_line(error)}",
+            where=risk.data.name,
+            hint="give the data that the network was trained on, in its shape, by --data",
+        ) from error
+    if z.shape[:1] != x.shape[:1]:
+        raise DataError(
+            f"the network gives outputs {list(z.shape)} for {len(x)} samples; the first dimension "
+            "must count samples"
+        )
+    return z
+
+
+def _check_targets(risk: EmpiricalRisk, z: Tensor) -> None:
+    """The loss's check over every target, not only the first batch's."""
+    targets = risk.data.targets
+    for start in range(0, risk.n, len(z)):
+        part = targets[start : start + len(z)].to(risk.device)
+        risk.loss.check(z[: len(part)], part)
+
+
+def _check_repeatable(risk: EmpiricalRisk, x: Tensor) -> None:
+    """Compare every module's output in two runs; the first that differs is the one to name."""
+    before = {n: b.detach().clone() for n, b in risk.module.named_buffers()}
+    first = _module_outputs(risk, x)
+    second = _module_outputs(risk, x)
+    for name, buffer in risk.module.named_buffers():
+        if not torch.equal(before[name], buffer):
+            raise NotDeterministic(
+                f"evaluating the network changes its buffer {name!r}",
+                hint="measures need a network that is a pure function of its input in eval mode",
+            )
+    for (name, a), (_, b) in zip(first, second, strict=False):
+        scale = float(a.abs().max()) if a.numel() else 0.0
+        close = torch.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
+        if not close:
+            raise NotDeterministic(
+                f"two evaluations on the same batch differ, first in {name or 'the network'}",
+                hint="random layers that ignore eval mode (functional dropout?) must be turned off",
+            )
+
+
+def _module_outputs(risk: EmpiricalRisk, x: Tensor) -> list[tuple[str, Tensor]]:
+    """Floating-point outputs of all modules in the order in which they finish."""
+    seen: list[tuple[str, Tensor]] = []
+    with torch.no_grad(), _watch(risk.module, lambda name, out: seen.append((name, out.clone()))):
+        risk.outputs(risk.theta, x)
+    return seen
+
+
+@contextmanager
+def _watch(module: nn.Module, told: Callable[[str, Tensor], None]) -> Iterator[None]:
+    def hook(name: str) -> Callable[..., None]:
+        def call(_: nn.Module, __: object, out: object) -> None:
+            if isinstance(out, Tensor) and out.is_floating_point():
+                told(name, out.detach())
+
+        return call
+
+    # The module itself is called by functional_call with its submodules, so hooks see all of them.
+    handles = [m.register_forward_hook(hook(n)) for n, m in module.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_derivatives(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> Tensor:
+    """Gradient of the batch, after gradient and product were found to exist and be finite."""
+    point = risk.theta.detach().requires_grad_()
+    try:
+        total = risk.total(point, x, y)
+        (g,) = torch.autograd.grad(total, point, create_graph=True, materialize_grads=True)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise NotDifferentiable(
+            f"the loss has no gradient in the parameters: {_operator(error)}"
+        ) from error
+    if not torch.isfinite(total) or not torch.isfinite(g).all():
+        raise_non_finite(risk)
+    if g.requires_grad:
+        try:
+            torch.autograd.grad(g, point, torch.ones_like(g), materialize_grads=True)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise NotDifferentiable(
+                f"the network has no second derivative: {_operator(error)}",
+                hint="replace that operator by one PyTorch can differentiate twice "
+                "(for fused attention or recurrent cells, a plain implementation)",
+            ) from error
+    return g.detach()
+
+
+def _operator(error: Exception) -> str:
+    """The operator's name, where PyTorch's message tells it."""
+    text = _first_line(error)
+    found = re.search(r"derivative for ['\"]?([\w:.]+)['\"]? is not implemented", text)
+    return f"the operator {found.group(1)} has none" if found else text
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def raise_non_finite(risk: EmpiricalRisk) -> None:
+    """Find where values first stop being finite and say so.
+
+    Raises:
+        NonFinite: names the first batch and the first layer, or says that all outputs are finite
+            and the loss or gradient is not. Returns only where everything is finite.
+    """
+    names = risk.space.names
+    for name, part in zip(names, risk.theta.split(risk.space.sizes), strict=True):
+        if not torch.isfinite(part).all():
+            raise NonFinite(f"the parameter {name} holds values that are not finite")
+    for index, (x, y) in enumerate(risk.batches()):
+        bad: list[str] = []
+
+        def note(name: str, out: Tensor, bad: list[str] = bad) -> None:
+            if not torch.isfinite(out).all():
+                bad.append(name)
+
+        with torch.no_grad(), _watch(risk.module, note):
+            z = risk.outputs(risk.theta, x)
+            total = risk.loss.total(z, y)
+        where = f"batch {index} ({len(x)} samples)"
+        if not torch.isfinite(x).all() if x.is_floating_point() else False:
+            raise NonFinite(f"the inputs of {where} hold values that are not finite")
+        if bad:
+            raise NonFinite(f"values stop being finite in {where}, first in layer {bad[0]!r}")
+        if not torch.isfinite(total):
+            raise NonFinite(f"the loss of {where} is not finite although the outputs are")
+        _refuse_gradient(risk, x, y, where)
+
+
+def _refuse_gradient(risk: EmpiricalRisk, x: Tensor, y: Tensor, where: str) -> None:
+    point = risk.theta.detach().requires_grad_()
+    (g,) = torch.autograd.grad(risk.total(point, x, y), point, materialize_grads=True)
+    for name, part in zip(risk.space.names, g.split(risk.space.sizes), strict=True):
+        if not torch.isfinite(part).all():
+            raise NonFinite(f"the gradient of {where} is not finite, first in {name}")
+
+
+def _notes(risk: EmpiricalRisk, gradient: Tensor) -> tuple[str, ...]:
+    notes = []
+    space = risk.space
+    if space.frozen:
+        notes.append(f"{len(space.frozen)} frozen parameter tensors are held fixed")
+    if space.tied:
+        notes.append(f"{len(space.tied)} parameter tensors are used under several names (tied)")
+    idle = [
+        name
+        for name, part in zip(space.names, gradient.split(space.sizes), strict=True)
+        if not part.any()
+    ]
+    if idle:
+        some = ", ".join(idle[:3]) + (", …" if len(idle) > 3 else "")
+        notes.append(f"{len(idle)} parameter tensors have no gradient on the first batch ({some})")
+    return tuple(notes)
