@@ -1,1 +1,1 @@
-"""Records, the crash-safe store, tables and exporters."""
+"""Rows with their provenance, the folder that keeps them, and the tables that show them."""

@@ -1,0 +1,61 @@
+"""Files that are either written whole or not at all, and disk errors told in a sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flatmeter.errors import FlatmeterError
+
+
+class OutputError(FlatmeterError):
+    """Results that cannot be written."""
+
+
+_SENTENCES = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.EACCES: ("permission denied", "choose a folder that you may write to"),
+    errno.EPERM: ("permission denied", "choose a folder that you may write to"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
+    errno.EISDIR: ("it is a folder, a file is needed", "choose another name"),
+    errno.EEXIST: ("it is a file, a folder is needed", "choose another name"),
+}
+
+
+def output_error(error: OSError, path: Path | str) -> OutputError:
+    """What went wrong while writing ``path``, for people."""
+    what, hint = _SENTENCES.get(error.errno or 0, (error.strerror or str(error), None))
+    return OutputError(f"cannot write: {what}", where=str(path), hint=hint)
+
+
+@contextmanager
+def told(path: Path | str) -> Iterator[None]:
+    """Turns an ``OSError`` inside the block into an :class:`OutputError` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: the folder is read-only, the disk full, and so on.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with told(path):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

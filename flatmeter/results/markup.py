@@ -1,0 +1,99 @@
+"""The grid in the markup of other documents: Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from flatmeter.results.pivot import Grid
+
+
+def to_markdown(grid: Grid) -> str:
+    """A pipe table, footnotes below."""
+    heads = ["checkpoint", *(_one_line(c.heading) for c in grid.columns)]
+    rule = ["---", *("---:" for _ in grid.columns)]
+    body = [[name, *cells] for name, cells in grid.lines]
+    lines = ["| " + " | ".join(_piped(c) for c in cells) + " |" for cells in [heads, rule, *body]]
+    notes = [f"\n{note}" for note in grid.footnotes]
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def to_latex(grid: Grid) -> str:
+    """A ``tabular`` with the rules of the booktabs package, footnotes as a comment's lines."""
+    heads = ["checkpoint", *(_one_line(c.heading) for c in grid.columns)]
+    body = [[name, *cells] for name, cells in grid.lines]
+    rows = [" & ".join(_tex(cell) for cell in cells) + r" \\" for cells in [heads, *body]]
+    return "\n".join(
+        [
+            r"\begin{tabular}{l" + "r" * len(grid.columns) + "}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\noindent {_tex(note)}" for note in grid.footnotes),
+            "",
+        ]
+    )
+
+
+def to_html(grid: Grid) -> str:
+    """A table that stands alone or within a page."""
+    heads = "".join(f"<th>{'<br>'.join(map(html.escape, c.heading))}</th>" for c in grid.columns)
+    body = [
+        f"<tr><th>{html.escape(name)}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, cells in grid.lines
+    ]
+    notes = [f"<p>{html.escape(note)}</p>" for note in grid.footnotes]
+    return "\n".join(
+        [
+            '<meta charset="utf-8">',
+            "<table>",
+            f"<thead><tr><th>checkpoint</th>{heads}</tr></thead>",
+            "<tbody>",
+            *body,
+            "</tbody>",
+            "</table>",
+            *notes,
+            "",
+        ]
+    )
+
+
+def _one_line(heading: Sequence[str]) -> str:
+    """A heading's lines in one: parts of a name joined, the rest after a space."""
+    text = heading[0]
+    for line in heading[1:]:
+        glued = text.endswith("_") or line.startswith(".")
+        text += line if glued else f" {line}"
+    return text
+
+
+def _piped(cell: str) -> str:
+    return cell.replace("|", r"\|")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+    "λ": r"$\lambda$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "−": "$-$",
+}
+
+
+def _tex(cell: str) -> str:
+    return cell.translate({ord(k): v for k, v in _TEX.items()})

@@ -1,0 +1,224 @@
+"""Rows into a grid: one line per checkpoint, one column per measure, reasons as footnotes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flatmeter.errors import UsageError
+from flatmeter.estimate import Why
+from flatmeter.results.number import format_error, format_number
+from flatmeter.results.record import NETWORK, Row
+
+_NOTEWORTHY = {Why.LOWER_BOUND.value, Why.INFIMUM.value}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the grid.
+
+    Args:
+        name: as ``--columns`` and ``--sort`` take it.
+        heading: lines of the heading.
+    """
+
+    name: str
+    heading: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What every table shows, however it is drawn.
+
+    Args:
+        folder: common to all checkpoints and left out of their names, with a final separator.
+        columns: after the checkpoint's name.
+        lines: name of each checkpoint and its cells.
+        footnotes: in order of their marks, then remarks on whole columns.
+    """
+
+    folder: str
+    columns: tuple[Column, ...]
+    lines: tuple[tuple[str, tuple[str, ...]], ...]
+    footnotes: tuple[str, ...]
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Row, int], str]]] = {
+    "loss": ("loss", lambda r, d: "" if r.loss is None else format_number(r.loss, d)),
+    "accuracy": (
+        "accuracy",
+        lambda r, d: "" if r.accuracy is None else f"{100 * r.accuracy:.{max(d - 3, 0)}f} %",
+    ),
+    "n": ("N", lambda r, d: "" if r.n_data is None else str(r.n_data)),
+}
+_SECONDS = "seconds"
+
+
+def sort_rows(rows: Sequence[Row], by: str) -> list[Row]:
+    """Rows with their checkpoints in the order of a column; those without a value come last.
+
+    Args:
+        rows: of any number of checkpoints.
+        by: a column's name; with a minus sign in front, the largest first.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    name, sign = by.lstrip("-"), -1.0 if by.startswith("-") else 1.0
+    _check_names([name], rows, "--sort")
+    values = {}
+    for checkpoint, own in _by_checkpoint(rows).items():
+        value = _number(own, name)
+        values[checkpoint] = (value is None, sign * (value or 0.0))
+    return sorted(rows, key=lambda row: values[row.checkpoint])
+
+
+def pivot(
+    rows: Sequence[Row], *, digits: int = 4, columns: Sequence[str] = (), notes: bool = False
+) -> Grid:
+    """The grid of some rows.
+
+    Args:
+        rows: of any number of checkpoints.
+        digits: significant digits of a value whose error does not show.
+        columns: names of the columns; loss, accuracy, N and every measure if left out.
+        notes: add what the measures had to say about each value as footnotes.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    network = [row for row in rows if row.scope == NETWORK]
+    _check_names(columns, network, "--columns")
+    measures = list(dict.fromkeys(row.measure for row in network))
+    names = list(columns) or [*_FIELDS, *measures]
+    marks: dict[str, list[str]] = {}
+    by_checkpoint = _by_checkpoint(network)
+    folder = _common_folder(list(by_checkpoint))
+    lines = []
+    for checkpoint, own in by_checkpoint.items():
+        short = checkpoint[len(folder) :]
+        cells = tuple(_cell(own, name, digits, short, marks, notes) for name in names)
+        lines.append((short, cells))
+    heads = tuple(Column(name, _heading(network, name)) for name in names)
+    return Grid(folder, heads, tuple(lines), _footnotes(marks, network, names, len(lines)))
+
+
+def _by_checkpoint(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.checkpoint, []).append(row)
+    return found
+
+
+def _common_folder(checkpoints: Sequence[str]) -> str:
+    """The folder that two or more checkpoints share, else nothing."""
+    if len(checkpoints) < 2:
+        return ""
+    folders = {os.path.dirname(name) for name in checkpoints}
+    return f"{folders.pop()}{os.sep}" if len(folders) == 1 and "" not in folders else ""
+
+
+def _check_names(names: Sequence[str], rows: Sequence[Row], option: str) -> None:
+    known = [*_FIELDS, _SECONDS]
+    for row in rows:
+        known += [row.measure, f"{row.measure}.{row.quantity}"]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            nearest = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                f"there is no column {name!r}",
+                where=option,
+                hint=f"{nearest}known: {', '.join(dict.fromkeys(known))}",
+            )
+
+
+def _find(own: Sequence[Row], name: str) -> Row | None:
+    """The row of ``measure`` (its first) or ``measure.quantity``."""
+    measure, _, quantity = name.partition(".")
+    fitting = [r for r in own if r.measure == measure]
+    if quantity:
+        lost = [r for r in fitting if r.value is None]
+        fitting = [r for r in fitting if r.quantity == quantity] or lost
+    return fitting[0] if fitting else None
+
+
+def _number(own: Sequence[Row], name: str) -> float | None:
+    if name in _FIELDS or name == _SECONDS:
+        field = {"n": "n_data"}.get(name, name)
+        values = [getattr(row, field) for row in own if getattr(row, field) is not None]
+        return values[0] if values else None
+    row = _find(own, name)
+    return row.value if row else None
+
+
+def _cell(
+    own: Sequence[Row],
+    name: str,
+    digits: int,
+    checkpoint: str,
+    marks: dict[str, list[str]],
+    notes: bool,
+) -> str:
+    if name in _FIELDS:
+        return next(filter(None, (_FIELDS[name][1](row, digits) for row in own)), "")
+    if name == _SECONDS:
+        spent = {row.measure: row.seconds for row in own if row.seconds is not None}
+        return f"{sum(spent.values()):.1f}"
+    row = _find(own, name)
+    if row is None:
+        return ""
+    text = row.status if row.value is None else format_error(row.value, row.half_width, digits)
+    note = _note(row, notes)
+    if not note:
+        return text
+    owners = marks.setdefault(f"{row.measure}: {note}", [])
+    owners.append(checkpoint)
+    return f"{text} [{list(marks).index(f'{row.measure}: {note}') + 1}]"
+
+
+def _note(row: Row, notes: bool) -> str:
+    if row.status in ("n/a", "error"):
+        return row.message
+    said = row.message if notes else ""
+    if row.status == "unconverged":
+        return f"did not converge: {row.why}" + (f"; {said}" if said else "")
+    return said
+
+
+def _footnotes(
+    marks: dict[str, list[str]], rows: Sequence[Row], names: Sequence[str], total: int
+) -> tuple[str, ...]:
+    found = []
+    for number, (note, checkpoints) in enumerate(marks.items(), start=1):
+        own = list(dict.fromkeys(checkpoints))
+        whose = f" ({', '.join(own)})" if len(own) < total else ""
+        found.append(f"[{number}] {note}{whose}")
+    said = {(r.measure, r.why) for r in rows if r.why in _NOTEWORTHY and r.measure in names}
+    found += [f"{measure}: {why}" for measure, why in sorted(said)]
+    confidences = {r.confidence for r in rows if r.confidence is not None}
+    if len(confidences) == 1 and any(r.half_width for r in rows):
+        percent = f"{100 * confidences.pop():g}"
+        found.append(
+            f"± is half the {percent} % interval; without ±, the error is below the last digit"
+        )
+    return tuple(found)
+
+
+def _heading(rows: Sequence[Row], name: str) -> tuple[str, ...]:
+    """Lines of a column's heading: the name cut at its underscores, quantity, batch-norm mode."""
+    if name in _FIELDS:
+        return (_FIELDS[name][0],)
+    if name == _SECONDS:
+        return (name,)
+    measure, _, quantity = name.partition(".")
+    own = [r for r in rows if r.measure == measure]
+    shown = quantity or next((r.quantity for r in own if r.value is not None), "value")
+    words = measure.split("_")
+    lines = [f"{word}_" for word in words[:-1]] + [words[-1]]
+    if shown != "value":
+        lines.append(f".{shown}")
+    modes = sorted({r.bn_mode for r in own if r.bn_mode})
+    return (*lines, *(f"bn {mode}" for mode in modes))
