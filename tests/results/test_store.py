@@ -121,7 +121,7 @@ def test_full_disk_says_so_and_keeps_what_was_finished(tmp_path, monkeypatch):
 
 def test_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(OutputError, match="a folder is needed|not a folder"):
+    with pytest.raises(OutputError, match=r"a folder is needed|not a folder"):
         Store(tmp_path / "out")
 
 

@@ -18,21 +18,21 @@ OK = Why.INTERVAL.value
 
 
 def _row(checkpoint, measure="trace_of_things", value=1.5, half=0.0, **more):
-    defaults = dict(
-        sha256="00",
-        quantity="value",
-        definition=1,
-        value=value,
-        ci_low=None if value is None else value - half,
-        ci_high=None if value is None else value + half,
-        confidence=0.95,
-        n_data=100,
-        loss=0.25,
-        accuracy=0.875,
-        why=OK,
-        converged=True,
-        seconds=1.0,
-    )
+    defaults = {
+        "sha256": "00",
+        "quantity": "value",
+        "definition": 1,
+        "value": value,
+        "ci_low": None if value is None else value - half,
+        "ci_high": None if value is None else value + half,
+        "confidence": 0.95,
+        "n_data": 100,
+        "loss": 0.25,
+        "accuracy": 0.875,
+        "why": OK,
+        "converged": True,
+        "seconds": 1.0,
+    }
     return Row(checkpoint=checkpoint, measure=measure, **{**defaults, **more})
 
 
@@ -97,9 +97,9 @@ def test_unknown_column_names_the_nearest():
 
 
 def test_sorting_either_way_with_missing_values_last():
-    assert [r.checkpoint for r in sort_rows(ROWS, "trace_of_things")][0] == "runs/a.pt"
-    assert [r.checkpoint for r in sort_rows(ROWS, "-trace_of_things")][0] == "runs/b.pt"
-    assert [r.checkpoint for r in sort_rows(ROWS, "-spheres")][0] == "runs/a.pt"
+    assert next(r.checkpoint for r in sort_rows(ROWS, "trace_of_things")) == "runs/a.pt"
+    assert next(r.checkpoint for r in sort_rows(ROWS, "-trace_of_things")) == "runs/b.pt"
+    assert next(r.checkpoint for r in sort_rows(ROWS, "-spheres")) == "runs/a.pt"
     with pytest.raises(UsageError, match="no column"):
         sort_rows(ROWS, "nothing")
 
