@@ -9,33 +9,10 @@ from flatmeter.measures.base import Measurement, Part
 from flatmeter.results.record import COLUMNS, Row, rows_of
 
 CONTRACT = [
-    "schema_version",
-    "checkpoint",
-    "sha256",
-    "measure",
-    "quantity",
-    "definition",
-    "scope",
-    "value",
-    "stderr",
-    "ci_low",
-    "ci_high",
-    "confidence",
-    "exact",
-    "n_probes",
-    "n_data",
-    "loss",
-    "accuracy",
-    "bn_mode",
-    "dtype",
-    "device",
-    "seed",
-    "seconds",
-    "peak_bytes",
-    "gradient_equivalents",
-    "converged",
-    "status",
-    "message",
+    *("schema_version", "checkpoint", "sha256", "measure", "quantity", "definition", "scope"),
+    *("value", "stderr", "ci_low", "ci_high", "confidence", "exact", "n_probes", "n_data"),
+    *("loss", "accuracy", "bn_mode", "dtype", "device", "seed", "seconds", "peak_bytes"),
+    *("gradient_equivalents", "converged", "status", "message"),
 ]
 
 BASE = Row("a.pt", "00", "trace", "", 1, key="k", seconds=1.5)
