@@ -13,6 +13,7 @@ from torch import Tensor
 from flatmeter.errors import UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.krylov import Krylov
+from flatmeter.spectral.memory import spare_bytes
 from flatmeter.spectral.operator import Operator
 from flatmeter.spectral.ritz import Certificate, Criterion, Floats, certify
 from flatmeter.spectral.spectrum import End, Spectrum
@@ -59,8 +60,8 @@ def lanczos(
         criterion: ``"error"`` stops on the certified error of the eigenvalue, ``"residual"`` on
             the relative residual norm, which is stricter.
         max_products: most applications of ``op``.
-        memory_bytes: most bytes for the basis; three vectors beyond the wanted ones are always
-            held.
+        memory_bytes: most bytes for the basis, half of what is free by default; three vectors
+            beyond the wanted ones are always held.
         start: ``[P]``; a Gaussian vector derived from ``seed`` by default.
         seed: of the start and of fresh vectors.
         progress: told in words after each product; may raise to stop the run.
@@ -152,6 +153,7 @@ class _Stopping:
 def _capacity(op: Operator, wanted: int, max_products: int, memory_bytes: int | None) -> int:
     """How many basis vectors to hold at once."""
     most = min(op.dim, max_products)
+    memory_bytes = spare_bytes(op.device) if memory_bytes is None else memory_bytes
     if memory_bytes is None:
         return most
     row = op.dim * torch.finfo(op.dtype).bits // 8
