@@ -219,7 +219,8 @@ def _hessian_probes(
         if varied.any():
             G = V.double() * gauss_newton.matmat(V).double()
             rows -= np.stack([_block_sums(risk, r) for r in G]) * varied
-        return rows * mask
+        masked: np.ndarray = rows * mask
+        return masked
 
     return draw
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from flatmeter.errors import (
     DataError,
@@ -41,9 +43,12 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
     x, y = _first_batch(risk)
     with torch.no_grad():
         z = _first_outputs(risk, x)
-    risk.loss.check(z, y)
     _check_targets(risk, z)
+    if not torch.isfinite(z).all():
+        raise_non_finite(risk)
     _check_repeatable(risk, x)
+    if not risk.samples_interact:
+        _check_separate(risk, x, y, z)
     gradient = _check_derivatives(risk, x, y)
     risk.cost.add(len(x) / risk.n * (3 * FORWARD + 2 * GRADIENT + PRODUCT))
     return _notes(risk, gradient)
@@ -107,6 +112,25 @@ def _check_repeatable(risk: EmpiricalRisk, x: Tensor) -> None:
             )
 
 
+def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> None:
+    """Without batch statistics the loss must be a mean over samples, however they are batched."""
+    with torch.no_grad():
+        alone = risk.outputs(risk.theta, x[:1])
+        parts = risk.loss.total(z[:1], y[:1]) + risk.loss.total(z[1:], y[1:])
+        whole = risk.loss.total(z, y)
+    if not torch.allclose(alone, z[:1], rtol=1e-3, atol=1e-3 * float(z.abs().max())):
+        raise FlatmeterError(
+            "the network's output for a sample depends on the other samples of its batch",
+            hint="measures need a loss that is a mean over samples; batch-norm is the one exception"
+            " (--bn batch)",
+        )
+    if len(x) > 1 and not torch.allclose(parts, whole, rtol=1e-3, atol=1e-6):
+        raise FlatmeterError(
+            "the loss of a batch is not the mean of its samples' losses",
+            hint="give a loss that averages over samples",
+        )
+
+
 def _module_outputs(risk: EmpiricalRisk, x: Tensor) -> list[tuple[str, Tensor]]:
     """Floating-point outputs of all modules in the order in which they finish."""
     seen: list[tuple[str, Tensor]] = []
@@ -148,6 +172,7 @@ def _check_derivatives(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> Tensor:
     if not torch.isfinite(total) or not torch.isfinite(g).all():
         raise_non_finite(risk)
     if g.requires_grad:
+        _refuse_once_differentiable(total, g)
         try:
             torch.autograd.grad(g, point, torch.ones_like(g), materialize_grads=True)
         except RuntimeError as error:
@@ -161,10 +186,37 @@ def _check_derivatives(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> Tensor:
     return g.detach()
 
 
+def _refuse_once_differentiable(total: Tensor, gradient: Tensor) -> None:
+    """PyTorch only complains of such a function when its error node is run.
+
+    A derivative with respect to given inputs prunes that node and silently leaves its part out.
+    """
+    if not any(node.name() == "torch::autograd::Error" for node in _graph(gradient)):
+        return
+    custom = {type(n).__name__ for n in _graph(total) if isinstance(n, BackwardCFunction)}
+    raise NotDifferentiable(
+        "the network uses a custom function that can be differentiated only once: "
+        + ", ".join(sorted(name.removesuffix("Backward") for name in custom)),
+        hint="write its backward pass in differentiable operations, without once_differentiable",
+    )
+
+
+def _graph(tensor: Tensor) -> set[Any]:
+    """Every node of the autograd graph behind a tensor."""
+    seen: set[Any] = set()
+    stack = [tensor.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(child for child, _ in node.next_functions)
+    return seen
+
+
 def _operator(error: Exception) -> str:
     """The operator's name, where PyTorch's message tells it."""
     text = _first_line(error)
-    found = re.search(r"derivative for ['\"]?([\w:.]+)['\"]? is not implemented", text)
+    found = re.search(r"derivative for ['\"]?([\w:. ]+?)['\"]? is not implemented", text)
     return f"the operator {found.group(1)} has none" if found else text
 
 

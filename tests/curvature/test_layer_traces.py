@@ -1,0 +1,260 @@
+"""Layer traces against dense matrices, on networks that cover every ghost rule and fallback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flatmeter.curvature.ghost import eligible, exact_diagonal
+from flatmeter.curvature.layer_traces import layer_traces
+from flatmeter.risk.custom_loss import FunctionLoss
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding="same", groups=4)
+        self.pointwise = nn.Conv2d(4, 6, 1, stride=2, bias=False)
+        self.short = nn.Conv2d(4, 6, 1, stride=2)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)), inplace=True)
+        y = self.pointwise(F.relu(self.depthwise(x)))
+        y += self.short(x)
+        return self.head(F.relu_(y).mean((2, 3)))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Linear(6, 4)
+        self.decode_bias = nn.Parameter(torch.randn(6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = F.relu(self.encode(x))
+        return self.head(F.relu(F.linear(h, self.encode.weight.T, self.decode_bias)))
+
+
+class Tokens(nn.Module):
+    """Token-wise layers, layer-norm, attention and a convolution in one dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 4)
+        self.norm = nn.LayerNorm(4)
+        self.qkv = nn.Linear(4, 12)
+        self.conv = nn.Conv1d(4, 4, 3, padding=1, dilation=1)
+        self.group = nn.GroupNorm(2, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.embed(x)
+        q, k, v = self.qkv(self.norm(h)).chunk(3, -1)
+        h = h + F.scaled_dot_product_attention(q, k, v)
+        h = self.group(self.conv(h.transpose(1, 2)))
+        return self.head(F.gelu(h).mean(-1))
+
+
+class SequenceFirst(nn.Module):
+    """The first dimension inside counts positions: the ghost method must not be used there."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(2, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.embed(x.transpose(0, 1)))
+        return self.head(h.mean(0))
+
+
+def nets():
+    torch.manual_seed(0)
+    y = torch.tensor([0, 1, 2, 1, 0, 2, 2])
+    images, vectors, tokens = torch.randn(7, 1, 6, 6), torch.randn(7, 6), torch.randn(7, 5, 3)
+    mlp = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    gelu = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.LayerNorm(5), nn.Linear(5, 3))
+    residual = Residual()
+    residual.norm.running_mean.normal_()
+    residual.norm.running_var.uniform_(0.5, 2)
+    return {
+        "mlp": (mlp, vectors, y),
+        "gelu": (gelu, vectors, y),
+        "residual": (residual, images, y),
+        "tied": (Tied(), vectors, y),
+        "tokens": (Tokens(), tokens, y),
+        "sequence first": (SequenceFirst(), torch.randn(7, 7, 2), y),
+    }
+
+
+NETS = nets()
+
+
+def block_traces(risk, matrix):
+    parts = matrix.diagonal().split(risk.space.sizes)
+    return np.array([float(p.sum()) for p in parts])
+
+
+@pytest.mark.parametrize("name", ["mlp", "gelu", "residual", "tokens"])
+def test_exact_gauss_newton_traces(name, make_risk, dense):
+    risk = make_risk(*NETS[name], batch_size=3)
+    traces = layer_traces(risk)
+    assert all(e.exact for e in traces.estimates.values())
+    expected = block_traces(risk, dense.gauss_newton(risk))
+    np.testing.assert_allclose(traces.values, expected, rtol=1e-9, atol=1e-15)
+    assert traces.total.value == pytest.approx(expected.sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_exact_diagonal(name, make_risk, dense):
+    risk = make_risk(*NETS[name], batch_size=4)
+    names = eligible(risk).names
+    diagonal = exact_diagonal(risk, names)
+    expected = risk.space.unflatten(dense.gauss_newton(risk).diagonal().contiguous())
+    for n in names:
+        torch.testing.assert_close(diagonal[n], expected[n], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_the_certificate_is_never_wrong(name, make_risk, dense):
+    risk = make_risk(*NETS[name])
+    traces = layer_traces(risk)
+    hessian = dense.hessian(risk)
+    blocks = block_traces(risk, hessian)
+    for i, n in enumerate(risk.space.names):
+        if traces.exact_hessian[n]:
+            assert traces.values[i] == pytest.approx(blocks[i], rel=1e-9, abs=1e-14)
+
+
+def test_what_is_certified(make_risk):
+    for name in ("mlp", "residual"):
+        assert all(layer_traces(make_risk(*NETS[name])).exact_hessian.values())
+    certified = layer_traces(make_risk(*NETS["gelu"])).exact_hessian
+    assert certified["3.weight"]
+    assert certified["3.bias"]
+    assert certified["2.weight"]  # a layer-norm's own scale and what follows are linear
+    assert not certified["0.weight"]
+
+
+def test_what_the_ghost_method_must_leave_to_probes(make_risk):
+    assert eligible(make_risk(*NETS["tied"])).names == {
+        "decode_bias",
+        "head.weight",
+        "head.bias",
+        "encode.bias",
+    }
+    assert eligible(make_risk(*NETS["sequence first"])).names == {"head.weight", "head.bias"}
+    assert not eligible(make_risk(*NETS["residual"], bn="batch")).names
+
+
+@pytest.mark.parametrize(
+    ("name", "curvature", "options"),
+    [
+        ("gelu", "hessian", {}),
+        ("tied", "ggn", {}),
+        ("tied", "hessian", {}),
+        ("sequence first", "ggn", {}),
+        ("residual", "ggn", {"bn": "batch"}),
+        ("residual", "hessian", {"bn": "batch"}),
+        ("tokens", "hessian", {}),
+    ],
+)
+def test_probed_traces_hold_their_error(name, curvature, options, make_risk, dense):
+    risk = make_risk(*NETS[name], **options)
+    traces = layer_traces(risk, curvature=curvature, rtol=0.0, max_probes=400)
+    matrix = dense.hessian(risk) if curvature == "hessian" else dense.gauss_newton(risk)
+    expected = block_traces(risk, matrix)
+    for value, (n, estimate) in zip(expected, traces.estimates.items(), strict=True):
+        if estimate.exact:
+            assert estimate.value == pytest.approx(value, rel=1e-9, abs=1e-13), n
+        else:
+            assert abs(estimate.value - value) < 4.5 * estimate.stderr, n
+    total = traces.total
+    assert abs(total.value - expected.sum()) < 4.5 * total.stderr
+    assert total.stderr < 0.1 * abs(expected).sum()
+
+
+def test_the_gauss_newton_probes_are_never_negative(make_risk):
+    traces = layer_traces(make_risk(*NETS["tied"]), rtol=0.0, max_probes=20)
+    assert (traces.probes >= 0).all()
+
+
+def test_stops_on_the_interval(make_risk):
+    risk = make_risk(*NETS["tied"])
+    traces = layer_traces(risk, rtol=0.05)
+    low, high = traces.total.interval()
+    assert traces.converged
+    assert (high - low) / 2 <= 0.05 * traces.total.value
+    assert not layer_traces(risk, rtol=1e-6, max_probes=20).converged
+
+
+@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
+def test_batches_change_the_traces_by_rounding_only(curvature, make_risk):
+    for name in ("tied", "gelu"):
+        few, many = (
+            layer_traces(
+                make_risk(*NETS[name], batch_size=b), curvature=curvature, max_probes=24, rtol=0.0
+            )
+            for b in (7, 2)
+        )
+        if curvature == "hessian" or name == "gelu":
+            np.testing.assert_allclose(few.values, many.values, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mse",
+        "bce",
+        {"name": "cross_entropy", "weight": [1, 2, 0.5], "label_smoothing": 0.1},
+        FunctionLoss(lambda z, y: F.cross_entropy(z, y), "own"),
+    ],
+)
+def test_other_losses(loss, make_risk, dense):
+    net, x, y = NETS["mlp"]
+    if loss in ("mse", "bce"):
+        y = F.one_hot(y, 3).double()
+    risk = make_risk(net, x, y, loss=loss, batch_size=3)
+    traces = layer_traces(risk)
+    np.testing.assert_allclose(
+        traces.values, block_traces(risk, dense.gauss_newton(risk)), rtol=1e-9
+    )
+
+
+def test_many_classes_are_sampled_with_an_honest_error(make_risk, dense):
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 120))
+    x, y = torch.randn(40, 4), torch.randint(0, 120, (40,))
+    expected = block_traces(r := make_risk(net, x, y), dense.gauss_newton(r))
+    inside = 0
+    for seed in range(20):
+        traces = layer_traces(r, seed=seed)
+        low, high = traces.total.interval(0.95)
+        inside += low <= expected.sum() <= high
+        assert abs(traces.values - expected).max() < 0.2 * expected.max()
+    assert inside >= 16
+
+
+def test_a_saturated_net_keeps_non_negative_traces_in_float32(make_risk):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(20, 6)
+    with torch.no_grad():
+        net[2].weight *= 400
+        net[2].bias *= 400
+        top = net(x).topk(2, dim=1)
+    sure = top.values[:, 0] - top.values[:, 1] > 20
+    x, y = x[sure], top.indices[sure, 0]
+    risk = make_risk(net, x, y, dtype=torch.float32)
+    traces, exact = layer_traces(risk), layer_traces(make_risk(net, x, y))
+    assert len(x) > 5
+    assert risk.value() < 1e-8
+    assert (exact.values > 0).all()
+    np.testing.assert_allclose(traces.values, exact.values, rtol=1e-2)

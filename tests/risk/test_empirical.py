@@ -1,0 +1,127 @@
+"""The risk: values, gradients, batches, modes, and what must stay untouched."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flatmeter.errors import DataError
+
+
+def conv_net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+    )
+
+
+X, Y = torch.randn(11, 1, 6, 6, generator=torch.Generator().manual_seed(1)), torch.arange(11) % 4
+
+
+def test_value_gradient_and_evaluation(make_risk):
+    net = conv_net().double().eval()
+    loss = F.cross_entropy(net(X.double()), Y)
+    loss.backward()
+    gradient = torch.cat([p.grad.reshape(-1) for p in net.parameters()])
+    risk = make_risk(conv_net(), X, Y, batch_size=4)
+    value, ours = risk.value_and_gradient()
+    assert value == pytest.approx(loss.item(), rel=1e-13)
+    torch.testing.assert_close(ours, gradient)
+    seen = risk.evaluate()
+    assert seen.loss == pytest.approx(loss.item(), rel=1e-13)
+    assert seen.accuracy == pytest.approx(float((net(X.double()).argmax(1) == Y).double().mean()))
+    assert seen.n == 11
+
+
+def test_ragged_batches_are_weighted_by_size(make_risk):
+    values = [make_risk(conv_net(), X, Y, batch_size=b).value() for b in (1, 4, 10, 11, 100)]
+    assert max(values) - min(values) < 1e-14
+
+
+def test_batch_statistics_do_not_depend_on_the_batch_size(make_risk):
+    def build(**options):
+        return make_risk(conv_net(), X, Y, bn="batch", **options)
+
+    parts = [len(x) for x, _ in build(bn_batch=4).batches()]
+    assert sorted(parts) == [3, 4, 4]  # no tiny last batch
+    assert build(batch_size=2).value() == build(batch_size=11).value()
+    net = conv_net().double().train()
+    net[3].eval()
+    expected = float(F.cross_entropy(net(X.double()), Y))
+    assert build().value() == pytest.approx(expected, rel=1e-12)
+    assert build().value() != pytest.approx(make_risk(conv_net(), X, Y).value(), rel=1e-3)
+
+
+def test_the_users_network_is_untouched(make_risk):
+    net = conv_net().train()
+    before = copy.deepcopy(net.state_dict())
+    for bn in ("eval", "batch"):
+        risk = make_risk(net, X, Y, bn=bn, dtype=torch.float32)
+        buffers = copy.deepcopy(dict(risk.module.named_buffers()))
+        risk.value_and_gradient()
+        risk.evaluate()
+        for name, buffer in risk.module.named_buffers():
+            assert torch.equal(buffer, buffers[name])
+    assert net.training
+    assert all(p.grad is None for p in net.parameters())
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_batch_norm_modes_are_named(make_risk):
+    assert make_risk(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), X, Y, bn="batch").bn is None
+    assert make_risk(conv_net(), X, Y).bn == "eval"
+    net = conv_net()
+    net[1] = nn.BatchNorm2d(3, track_running_stats=False)
+    assert make_risk(net, X, Y, bn="eval").bn == "batch"  # it has no stored statistics
+
+
+def test_weight_decay(make_risk):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+    plain, decayed = make_risk(net, X, Y), make_risk(net, X, Y, weight_decay=0.2)
+    theta = plain.theta
+    assert decayed.value() == pytest.approx(plain.value() + 0.1 * float(theta @ theta))
+    torch.testing.assert_close(decayed.gradient(), plain.gradient() + 0.2 * theta)
+    assert decayed.without_weight_decay().value() == plain.value()
+    assert decayed.evaluate().loss == pytest.approx(plain.value())
+
+
+def test_wrapped_outputs(make_risk):
+    class Wrapped(nn.Module):
+        def __init__(self, wrap):
+            super().__init__()
+            self.net, self.wrap = nn.Linear(36, 4), wrap
+
+        def forward(self, x):
+            return self.wrap(self.net(x.flatten(1)))
+
+    plain = make_risk(Wrapped(lambda z: z), X, Y).value()
+
+    def value(wrap):
+        torch.manual_seed(0)
+        net = Wrapped(wrap)
+        return make_risk(net, X, Y).value(), make_risk(
+            Wrapped.__call__ and net.net, X.flatten(1), Y
+        ).value()
+
+    for wrap in (lambda z: {"logits": z}, lambda z: (z, None)):
+        wrapped, direct = value(wrap)
+        assert wrapped == direct
+    assert plain > 0
+    with pytest.raises(DataError, match="not a tensor"):
+        make_risk(Wrapped(lambda z: "text"), X, Y).value()
+
+
+def test_nothing_to_train_is_refused(make_risk):
+    net = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(DataError, match="no trainable parameter"):
+        make_risk(net, torch.zeros(2, 2), torch.zeros(2).long())

@@ -1,0 +1,142 @@
+"""Every trap that the preflight must catch, each as a network that falls into it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flatmeter.errors import (
+    DataError,
+    FlatmeterError,
+    NonFinite,
+    NotDeterministic,
+    NotDifferentiable,
+)
+from flatmeter.risk.custom_loss import FunctionLoss
+from flatmeter.risk.preflight import preflight, raise_non_finite
+
+X, Y = torch.randn(9, 6, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+
+
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def with_layer(function):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), Apply(function), nn.Linear(5, 3))
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g * 2
+
+
+def test_a_healthy_network_passes_with_notes(make_risk):
+    net = with_layer(torch.relu)
+    net[0].bias.requires_grad_(False)
+    net.unused = nn.Parameter(torch.ones(3))
+    net[2].weight.requires_grad_(True)
+    notes = preflight(make_risk(net, X, Y))
+    assert any("1 frozen" in n for n in notes)
+    assert any("unused" in n for n in notes)
+
+
+def test_dropout_modules_are_off(make_risk):
+    net = nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)).train()
+    preflight(make_risk(net, X, Y))
+
+
+def test_functional_dropout_is_named(make_risk):
+    with pytest.raises(NotDeterministic, match="first in 1"):
+        preflight(make_risk(with_layer(lambda x: F.dropout(x, 0.5)), X, Y))
+
+
+def test_a_buffer_that_changes_is_named(make_risk):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return x
+
+    net = nn.Sequential(nn.Linear(6, 3), Counting())
+    with pytest.raises(NotDeterministic, match=r"1\.calls"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_no_second_derivative_is_said_before_an_hour_is_lost(make_risk):
+    with pytest.raises(NotDifferentiable, match="only once: Once"):
+        preflight(make_risk(with_layer(Once.apply), X, Y))
+
+
+def test_the_operator_without_a_derivative_is_named(make_risk):
+    with pytest.raises(NotDifferentiable, match="igamma"):
+        preflight(make_risk(with_layer(lambda x: torch.igamma(x.abs(), torch.ones_like(x))), X, Y))
+
+
+def test_the_first_layer_that_is_not_finite_is_named(make_risk):
+    net = with_layer(lambda x: torch.log(x - 1e9))
+    with pytest.raises(NonFinite, match=r"batch 0 .*layer '1'"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_the_first_batch_that_is_not_finite_is_named(make_risk):
+    bad = X.clone()
+    bad[7] = 1e30
+    net = with_layer(lambda x: torch.exp(x.abs()))
+    with pytest.raises(NonFinite, match=r"batch 2 .*layer '1'"):
+        raise_non_finite(make_risk(net, bad, Y, batch_size=3))
+
+
+def test_parameters_that_are_not_finite(make_risk):
+    net = with_layer(torch.relu)
+    with torch.no_grad():
+        net[2].weight[0, 0] = float("nan")
+    with pytest.raises(NonFinite, match=r"2\.weight"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_inputs_of_the_wrong_shape(make_risk):
+    with pytest.raises(DataError, match=r"inputs of shape \[9, 4\]"):
+        preflight(make_risk(with_layer(torch.relu), X[:, :4], Y))
+
+
+def test_labels_out_of_range_in_a_later_batch(make_risk):
+    y = Y.clone()
+    y[8] = 3
+    with pytest.raises(DataError, match="labels run from"):
+        preflight(make_risk(with_layer(torch.relu), X, y, batch_size=2))
+
+
+def test_samples_that_interact_are_refused(make_risk):
+    net = with_layer(lambda h: h - h.mean(0, keepdim=True))
+    with pytest.raises(FlatmeterError, match="other samples"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_a_loss_that_is_no_mean_is_refused(make_risk):
+    loss = FunctionLoss(lambda z, y: F.cross_entropy(z, y) ** 2, "squared")
+    with pytest.raises(FlatmeterError, match="not the mean"):
+        preflight(make_risk(with_layer(torch.relu), X, Y, loss=loss))
+
+
+def test_outputs_that_do_not_count_samples(make_risk):
+    net = nn.Sequential(nn.Linear(6, 3), Apply(lambda z: z.mean(0, keepdim=True)))
+    with pytest.raises(DataError, match="count samples"):
+        preflight(make_risk(net, X, Y))
