@@ -16,11 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError
 from flatmeter.risk.batch_norm import BNMode, batch_norms, private_copy, settled_mode
+from flatmeter.risk.batching import auto_batch_size
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.space import ParameterSpace
 
-DEFAULT_BATCH = 512
 DEFAULT_BN_BATCH = 256
 
 
@@ -53,7 +53,7 @@ class EmpiricalRisk:
         loss: the loss.
         data: inputs ``[N, …]`` and targets.
         bn: batch-norm's mode, ``eval`` (stored statistics) or ``batch``.
-        batch_size: samples per micro-batch, ``None`` for a default.
+        batch_size: samples per micro-batch, ``None`` for what the memory allows.
         bn_batch: samples per statistics batch in mode ``batch``.
         device: where it is computed.
         dtype: of parameters and floating-point inputs.
@@ -84,7 +84,7 @@ class EmpiricalRisk:
         self.loss, self.data, self.weight_decay = loss, data, weight_decay
         self.module = private_copy(model, bn=bn, device=self.device, dtype=dtype)
         self.bn = settled_mode(self.module, bn)
-        self.batch_size, self.bn_batch = batch_size or DEFAULT_BATCH, bn_batch
+        self.bn_batch = bn_batch
         self.space = ParameterSpace.from_module(self.module)
         if self.space.dim == 0:
             raise DataError("the network has no trainable parameter", hint="are all frozen?")
@@ -95,6 +95,17 @@ class EmpiricalRisk:
         if self.normalizer <= 0:
             raise DataError("no target counts towards the loss: their weights sum to zero")
         self.cost = Cost()
+        self._batch_size = batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per micro-batch; settled at first use where none was given."""
+        if self._batch_size is None:
+            point = self.theta.clone().requires_grad_()
+            self._batch_size = auto_batch_size(
+                lambda x: self.outputs(point, x), self.example_inputs(4), self.device
+            )
+        return self._batch_size
 
     @property
     def has_batch_norm(self) -> bool:

@@ -55,10 +55,10 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
 
 
 def _first_batch(risk: EmpiricalRisk) -> tuple[Tensor, Tensor]:
-    x, y = next(iter(risk.batches()))
-    if not risk.samples_interact:
-        x, y = x[:PREFLIGHT_SAMPLES], y[:PREFLIGHT_SAMPLES]
-    return x, y
+    if risk.samples_interact:
+        return next(iter(risk.batches()))
+    x = risk.example_inputs(PREFLIGHT_SAMPLES)
+    return x, risk.data.targets[: len(x)].to(risk.device)
 
 
 def _first_outputs(risk: EmpiricalRisk, x: Tensor) -> Tensor:

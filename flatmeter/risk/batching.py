@@ -1,0 +1,56 @@
+"""How many samples a micro-batch may hold before a second derivative of it fills the memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+MAX_BATCH = 512
+#: A second derivative keeps about this many times what a forward pass keeps for the first.
+DERIVATIVE_FACTOR = 6
+#: Part of the free memory that a micro-batch may take.
+MEMORY_SHARE = 0.25
+
+
+def auto_batch_size(
+    forward: Callable[[Tensor], Tensor], example: Tensor, device: torch.device
+) -> int:
+    """Samples per micro-batch, from what one measured forward pass keeps for its derivative.
+
+    Args:
+        forward: runs the network with a graph on inputs ``[n, …]``.
+        example: a few inputs.
+        device: where it runs.
+
+    Returns:
+        Between 1 and 512. It changes results by rounding only.
+    """
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.device.type == device.type and tensor.numel() >= len(example):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        forward(example)
+    per_sample = max(1, sum(kept.values()) // len(example))
+    room = MEMORY_SHARE * free_memory(device) / (DERIVATIVE_FACTOR * per_sample)
+    return max(1, min(MAX_BATCH, int(room)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that may still be taken on the device; a container's limit counts."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return max(2**28, min(free, int(limit.read_text()) - used))
+    except (OSError, ValueError):
+        return free
