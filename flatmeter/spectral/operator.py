@@ -103,3 +103,42 @@ class Shifted:
     def matmat(self, V: Tensor) -> Tensor:
         """``[k, P] -> [k, P]``."""
         return self.base.matmat(V) + self.shift * V
+
+
+class Restricted:
+    """The block of A on some coordinates: ``x -> (A x̄)[index]``, x̄ being x padded with zeros.
+
+    Args:
+        base: the operator A on ``[P]``.
+        index: ``[r]`` the coordinates kept, as integers.
+    """
+
+    def __init__(self, base: Operator, index: Tensor) -> None:
+        self.base = base
+        self.index = index.to(base.device)
+        self.dim, self.dtype, self.device = len(index), base.dtype, base.device
+        self.psd = base.psd
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """``[k, r] -> [k, r]``."""
+        padded = V.new_zeros(len(V), self.base.dim)
+        padded[:, self.index] = V
+        return self.base.matmat(padded)[:, self.index]
+
+
+class Summed:
+    """``x -> A x + B x``.
+
+    Args:
+        first: the operator A.
+        second: the operator B on the same space.
+    """
+
+    def __init__(self, first: Operator, second: Operator) -> None:
+        self.first, self.second = first, second
+        self.dim, self.dtype, self.device = first.dim, first.dtype, first.device
+        self.psd = first.psd and second.psd
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """``[k, P] -> [k, P]``."""
+        return self.first.matmat(V) + self.second.matmat(V)

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import torch
 
-from flatmeter.spectral.operator import MatrixOperator, Operator, Projected, Scaled, Shifted
+from flatmeter.spectral.operator import (
+    MatrixOperator,
+    Operator,
+    Projected,
+    Restricted,
+    Scaled,
+    Shifted,
+    Summed,
+)
 
 
 def symmetric(size: int) -> torch.Tensor:
@@ -36,6 +44,17 @@ def test_shifted_adds_a_multiple_of_the_identity_and_keeps_track_of_definiteness
     assert Shifted(semidefinite, 0.1).psd
     assert not Shifted(semidefinite, -0.1).psd
     assert Scaled(semidefinite, torch.ones(6)).psd
+
+
+def test_restricted_is_a_block() -> None:
+    A, index = symmetric(6), torch.tensor([0, 2, 5])
+    torch.testing.assert_close(dense(Restricted(MatrixOperator(A), index)), A[index][:, index])
+
+
+def test_summed() -> None:
+    A, B = symmetric(6), torch.eye(6, dtype=torch.float64)
+    torch.testing.assert_close(dense(Summed(MatrixOperator(A), MatrixOperator(B))), A + B)
+    assert not Summed(MatrixOperator(A), MatrixOperator(B, psd=True)).psd
 
 
 def test_all_are_operators() -> None:
