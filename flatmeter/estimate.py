@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -84,3 +84,7 @@ class Estimate:
             why=self.why,
             history=tuple(h * factor for h in self.history),
         )
+
+    def shifted(self, by: float) -> Estimate:
+        """The same estimate of the quantity plus a known number."""
+        return replace(self, value=self.value + by, history=tuple(h + by for h in self.history))

@@ -1,0 +1,63 @@
+"""The two ends of the Hessian's spectrum.
+
+Definition: the largest and the smallest *algebraic* eigenvalue of H = ∇²L(θ), weight decay included
+where the risk has one. The largest is the sharpness of Keskar et al. (2017, arXiv 1609.04836) in
+its second-order form; a negative smallest one says that θ is not a minimum.
+
+Both come from one Lanczos run with full reorthogonalisation, which stops on each value's certified
+error. Power iteration, the common way, finds the eigenvalue of largest magnitude and may stop
+early or never.
+
+Invariant to: permutations of hidden units; *not* to rescaling: Dinh et al. (2017, arXiv 1703.04933)
+make the largest eigenvalue as large as they like without changing the network's function.
+Requires: a loss and a network with second derivatives.
+Cost: 10 to 40 Hessian products, and one vector of memory for each.
+Known failure: the piecewise linear parts of a network contribute no curvature across their kinks.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flatmeter.curvature.products import HessianOperator
+from flatmeter.measures.base import Measure, Measurement, MeasureSettings
+from flatmeter.measures.context import Context
+from flatmeter.spectral.lanczos import lanczos
+
+
+class Settings(MeasureSettings):
+    """Options of the Hessian's eigenvalues."""
+
+    max_products: int = Field(
+        200, ge=1, description="most Hessian products; --max-products comes first"
+    )
+
+
+class HessianEigenvalues(Measure):
+    """Largest and smallest eigenvalue of the loss's Hessian."""
+
+    name = "hessian_eigenvalues"
+    title = "Hessian eigenvalues"
+    reference = "Keskar et al. 2017, arXiv 1609.04836"
+    invariant_to = ("permutations of hidden units",)
+    requires = ("second derivatives",)
+    quantities = ("lambda_max", "lambda_min")
+    Settings = Settings
+
+    def compute(self, context: Context) -> Measurement:
+        """One Lanczos run for both ends."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        spectrum = lanczos(
+            HessianOperator(context.risk),
+            rtol=context.rtol or 1e-3,
+            max_products=context.max_products or settings.max_products,
+            seed=context.seed,
+            progress=context.progress,
+        )
+        return Measurement(
+            quantities={
+                "lambda_max": spectrum.estimate_largest(),
+                "lambda_min": spectrum.estimate_smallest(),
+            },
+            state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
+        )

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from flatmeter.measures.context import Context
+from flatmeter.measures.hessian_trace import HessianTrace
+
+
+def measured(risk, options=None, **context):
+    return HessianTrace(**(options or {})).compute(
+        Context(risk=risk, bn=None, group=None, **context)
+    )
+
+
+@pytest.fixture
+def risk_of(make_risk):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(13, 3, generator=generator).double()
+    y = torch.randint(0, 4, (13,), generator=generator)
+
+    def build(activation: nn.Module, **options):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 6), activation, nn.Linear(6, 4)).double()
+        return make_risk(net, x, y, **options)
+
+    return build
+
+
+def block_traces(risk, hessian: torch.Tensor) -> dict[str, float]:
+    return {n: float(hessian.diag()[risk.space.slice(n)].sum()) for n in risk.space.names}
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_exact_where_piecewise_linear(risk_of, dense, weight_decay) -> None:
+    risk = risk_of(nn.ReLU(), weight_decay=weight_decay)
+    true = block_traces(risk, dense.hessian(risk))
+    found = measured(risk)
+    assert found.headline.exact
+    assert found.headline.value == pytest.approx(sum(true.values()), rel=1e-10)
+    for part in found.parts:
+        assert part.estimate.value == pytest.approx(true[part.scope], rel=1e-10)
+
+
+def test_interval_holds_the_dense_trace_elsewhere(risk_of, dense) -> None:
+    risk = risk_of(nn.GELU(), weight_decay=0.1)
+    true = block_traces(risk, dense.hessian(risk))
+    found = measured(risk, rtol=0.05)
+    assert found.headline.converged
+    assert abs(found.headline.value - sum(true.values())) <= 4 * found.headline.stderr
+    for part in found.parts:
+        error = abs(part.estimate.value - true[part.scope])
+        assert error <= 4 * part.estimate.stderr + 1e-10
+    assert "probes" in found.state
+    assert found.notes
+
+
+def test_budget(risk_of) -> None:
+    risk = risk_of(nn.GELU())
+    assert len(measured(risk, {"max_probes": 20}, rtol=1e-6).state["probes"]) == 20
+    found = measured(risk, {"max_probes": 20}, rtol=1e-6, max_products=17)
+    assert len(found.state["probes"]) == 17
+    assert not found.headline.converged
