@@ -45,11 +45,14 @@ class Configuration:
     Args:
         settings: the result of all layers.
         origins: where each (dotted) field was set; defaults are absent.
+        given: what files of ``-c``, environment and flags say of checkpoints; it overrides what
+            they say themselves.
         project: what the project file says of checkpoints, for where they do not say it themselves.
     """
 
     settings: Settings
     origins: Mapping[str, str]
+    given: Mapping[str, Any] = field(default_factory=dict)
     project: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,10 +82,18 @@ def configure(
     layers += [Layer("flag", dict(flags or {}), lambda name: _flag(name))]
     for layer in layers:
         _check_names(layer)
-    own = [layer for layer in layers if layer.kind == "project"]
-    said = {k: v for layer in own for k, v in layer.values.items() if k in SUBJECT_FIELDS}
     merged, origins = _merge(layers)
-    return Configuration(_validated(merged, origins), origins, said)
+    return Configuration(
+        _validated(merged, origins),
+        origins,
+        given=_of_subjects([layer for layer in layers if layer.kind != "project"]),
+        project=_of_subjects([layer for layer in layers if layer.kind == "project"]),
+    )
+
+
+def _of_subjects(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What some layers together say of checkpoints."""
+    return {k: v for k, v in _merge(layers)[0].items() if k in SUBJECT_FIELDS}
 
 
 def nearest_file(start: Path) -> Path | None:

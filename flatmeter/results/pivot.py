@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flatmeter.errors import UsageError
@@ -67,7 +67,7 @@ def sort_rows(rows: Sequence[Row], by: str) -> list[Row]:
         UsageError: there is no such column.
     """
     name, sign = by.lstrip("-"), -1.0 if by.startswith("-") else 1.0
-    _check_names([name], rows, "--sort")
+    check_columns([name], ((r.measure, r.quantity) for r in rows), "--sort")
     values = {}
     for checkpoint, own in _by_checkpoint(rows).items():
         value = _number(own, name)
@@ -90,7 +90,7 @@ def pivot(
         UsageError: there is no such column.
     """
     network = [row for row in rows if row.scope == NETWORK]
-    _check_names(columns, network, "--columns")
+    check_columns(columns, ((r.measure, r.quantity) for r in network), "--columns")
     measures = list(dict.fromkeys(row.measure for row in network))
     names = list(columns) or [*_FIELDS, *measures]
     marks: dict[str, list[str]] = {}
@@ -120,10 +120,20 @@ def _common_folder(checkpoints: Sequence[str]) -> str:
     return f"{folders.pop()}{os.sep}" if len(folders) == 1 and "" not in folders else ""
 
 
-def _check_names(names: Sequence[str], rows: Sequence[Row], option: str) -> None:
+def check_columns(names: Sequence[str], measured: Iterable[tuple[str, str]], option: str) -> None:
+    """Refuse a column that no table of these measures has.
+
+    Args:
+        names: of columns.
+        measured: measures and their quantities.
+        option: that the names came from.
+
+    Raises:
+        UsageError: names the nearest column.
+    """
     known = [*_FIELDS, _SECONDS]
-    for row in rows:
-        known += [row.measure, f"{row.measure}.{row.quantity}"]
+    for measure, quantity in measured:
+        known += [measure, f"{measure}.{quantity}"]
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

@@ -13,37 +13,6 @@ from flatmeter.results.record import NETWORK, Row
 if TYPE_CHECKING:
     from rich.table import Table
 
-_ASCII = {
-    "±": "+/-",
-    "–": "-",
-    "—": "-",
-    "−": "-",
-    "…": "...",
-    "×": "x",
-    "·": "*",
-    "≥": ">=",
-    "≤": "<=",
-    "²": "^2",
-    "λ": "lambda",
-    "θ": "theta",
-    "δ": "delta",
-    "η": "eta",
-    "κ": "kappa",
-    "σ": "sigma",
-    "Σ": "sum",
-    "‖": "||",
-    "∇": "grad ",
-    "→": "->",
-    "─": "-",
-    "━": "-",
-}
-
-
-def to_ascii(text: str) -> str:
-    """The text in ASCII: known symbols spelt out, anything else a question mark."""
-    spelt = text.translate({ord(k): v for k, v in _ASCII.items()})
-    return spelt.encode("ascii", errors="replace").decode()
-
 
 def render_text(grid: Grid, *, width: int = 80) -> str:
     """The grid as lines of at most ``width`` characters (a single longer word is folded)."""

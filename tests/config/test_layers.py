@@ -57,6 +57,7 @@ def test_project_file_is_kept_apart_for_checkpoints_that_speak_for_themselves(tm
     _write(tmp_path, "model: zoo:mlp\nsamples: 7\n")
     found = configure({"data": "digits"}, start=tmp_path)
     assert found.project == {"model": "zoo:mlp"}
+    assert found.given == {"data": "digits"}
 
 
 @pytest.mark.parametrize(

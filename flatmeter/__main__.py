@@ -1,0 +1,16 @@
+"""``python -m flatmeter`` and the command ``flatmeter``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and end with its exit code."""
+    from flatmeter.cli.main import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The command ``flatmeter``: its subcommands, and how every failure is told."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from flatmeter._version import __version__
+from flatmeter.cli.streams import ClosedPipe, complain, drop_output
+from flatmeter.errors import ExitCode, FlatmeterError
+
+ISSUES = "https://github.com/flatmeter/flatmeter/issues"
+
+#: Subcommand: module, and its line in ``flatmeter --help``. A module is imported when it is used.
+COMMANDS = {
+    "measure": ("flatmeter.cli.measure", "Measure one or many checkpoints."),
+    "list": ("flatmeter.cli.listing", "Show the measures, models, data, losses and formats."),
+    "config": ("flatmeter.cli.config", "Show, describe or begin a file of settings."),
+    "demo": ("flatmeter.cli.demo", "Train six small networks and measure them."),
+    "completion": ("flatmeter.cli.completion", "Print the completion script of a shell."),
+}
+
+
+class Commands(click.Group):
+    """Subcommands that are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The subcommand, imported now."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in ``--help``, which imports none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does, with the nearest name where there is none."""
+        import difflib
+
+        name = args[0] if args else ""
+        if name and name not in COMMANDS and not name.startswith("-"):
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            nearest = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {name!r}.{nearest}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with: flatmeter demo",
+)
+@click.version_option(__version__, prog_name="flatmeter")
+def flatmeter() -> None:
+    """Measure how sharp a trained network's minimum is."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: after the program's name.
+
+    Returns:
+        The exit code; every failure was told on stderr.
+    """
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+        return code
+    except FlatmeterError as error:
+        complain(str(error))
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        complain("stopped by Ctrl-C")
+        return int(ExitCode.CTRL_C)
+    except ClosedPipe:
+        return int(ExitCode.OK)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            return _bug(error)
+        drop_output()
+        complain(f"cannot write to stdout: {error.strerror}")
+        return int(ExitCode.FAILED)
+    except Exception as error:
+        return _bug(error)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    try:
+        result = flatmeter.main(list(arguments), prog_name="flatmeter", standalone_mode=False)
+        return int(result) if isinstance(result, int) else int(ExitCode.OK)
+    except click.exceptions.Exit as end:
+        return int(end.exit_code)
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        error.show()
+        return int(error.exit_code)
+    except SystemExit:
+        # click's own answer to a closed pipe while it prints help.
+        return int(ExitCode.OK)
+
+
+def _bug(error: Exception) -> int:
+    import traceback
+
+    complain(
+        "".join(traceback.format_exception(error))
+        + f"this is a bug of flatmeter {__version__}; please report the lines above at {ISSUES}"
+    )
+    return int(ExitCode.INTERNAL)

@@ -1,0 +1,61 @@
+"""stdout carries the result and nothing else; everything for people goes to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from typing import TextIO
+
+
+class ClosedPipe(Exception):
+    """The reader of stdout has gone; nobody is to be told."""
+
+
+def write_out(text: str) -> None:
+    """Print a result, in ASCII where the stream knows no more.
+
+    Raises:
+        ClosedPipe: nobody reads it any more.
+    """
+    try:
+        _write(sys.stdout, text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+        raise ClosedPipe from None
+
+
+def drop_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(text: str) -> None:
+    """Tell a failure on stderr."""
+    say(f"flatmeter: error: {text}")
+
+
+def say(text: str) -> None:
+    """Tell something on stderr; nobody may be listening."""
+    try:
+        _write(sys.stderr, text.rstrip("\n") + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return
+
+
+def page_width() -> int:
+    """Characters per line: the terminal's or ``COLUMNS``, 80 where there is neither."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 40)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+    if encoding not in ("utf8", "utf16", "utf32"):
+        from flatmeter.results.plain_text import to_ascii
+
+        text = to_ascii(text)
+    stream.write(text)
