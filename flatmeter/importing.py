@@ -14,6 +14,8 @@ from typing import Any
 
 from flatmeter.errors import UsageError
 
+_HERE = Path(__file__).parent
+
 
 def is_import_spec(spec: str) -> bool:
     """``spec`` has the form ``pkg.mod:name`` or ``file.py:name`` (name an identifier)."""
@@ -77,9 +79,17 @@ def _told(target: str, where: str) -> Iterator[None]:
     """Turn whatever an import raises into one sentence with the line that raised it."""
     try:
         yield
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        at = "" if "importlib" in last.filename else f" ({last.filename}:{last.lineno})"
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            f"cannot import {target}: {type(error).__name__}: {error}{at}", where=where
+            f"cannot import {target}: {type(error).__name__}: {error}{raised_at(error)}",
+            where=where,
         ) from error
+
+
+def raised_at(error: BaseException) -> str:
+    """`` (file:line)`` of the line of a person's own code that raised, empty if there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        ours = Path(frame.filename).is_relative_to(_HERE)
+        if not (ours or "importlib" in frame.filename or "site-packages" in frame.filename):
+            return f" ({frame.filename}:{frame.lineno})"
+    return ""
