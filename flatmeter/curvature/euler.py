@@ -1,0 +1,58 @@
+"""Euler's identity as a test of scale invariance: ``θ_b · ∇_b s = 0`` where s ignores b's scale."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flatmeter.randomness import derived_generator
+from flatmeter.risk.cost import GRADIENT
+from flatmeter.risk.empirical import EmpiricalRisk
+
+EPS_FACTOR = 1e-6
+"""A normalisation's ε breaks the invariance of a row with little variance by any amount, so that no
+threshold is safe at the trained ε; at a millionth of it the identity holds or clearly fails."""
+
+
+def with_scaled_eps(risk: EmpiricalRisk, factor: float = EPS_FACTOR) -> EmpiricalRisk:
+    """The same risk with the ε of every normalisation layer multiplied by ``factor``."""
+    other = copy.copy(risk)
+    other.module = copy.deepcopy(risk.module)
+    for layer in other.module.modules():
+        eps = getattr(layer, "eps", None)
+        if isinstance(eps, float):
+            setattr(layer, "eps", eps * factor)  # noqa: B010
+    return other
+
+
+def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0) -> Tensor:
+    """``|θ_b · ∇_b s| / (‖θ_b‖ ‖∇_b s‖)`` for s a random linear function of the outputs.
+
+    Evaluated on the first batch. The outputs and not the loss, because the loss of a saturated
+    network has no gradient to speak of.
+
+    Args:
+        risk: the empirical risk, as a rule :func:`with_scaled_eps`.
+        blocks: indices into the flat vector.
+        seed: of the random function.
+
+    Returns:
+        ``[B]`` float64, between 0 and 1; 0 where the gradient or the block is zero.
+    """
+    point = risk.theta.clone().requires_grad_()
+    x, _ = next(risk.batches())
+    z = risk.outputs(point, x)
+    signs = torch.randn(z.shape, generator=derived_generator(seed, "euler"), dtype=torch.float64)
+    weights = signs.to(z.device, z.dtype)
+    (gradient,) = torch.autograd.grad((weights * z).sum(), point, materialize_grads=True)
+    risk.cost.add(GRADIENT * len(x) / risk.n)
+    theta, gradient = risk.theta.double(), gradient.double()
+    ratios = []
+    for indices in blocks:
+        w, g = theta[indices], gradient[indices]
+        size = w.norm() * g.norm()
+        ratios.append(torch.where(size > 0, (w @ g).abs() / size.clamp_min(1e-300), 0.0))
+    return torch.stack(ratios)

@@ -1,0 +1,133 @@
+"""The spheres that scale-invariant blocks live on, and paths along them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Block(Protocol):
+    """A set of parameters: a name, and indices ``[size]`` into the flat vector."""
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        ...
+
+    @property
+    def indices(self) -> Tensor:
+        """Entries of the flat vector."""
+        ...
+
+
+class Spheres:
+    """Blocks ``θ_b = r_b u_b`` of a flat vector, each on the sphere of its own radius.
+
+    Directions are compact float64 vectors ``[m]`` over the entries of the blocks. A block of one
+    entry has no direction along its sphere (a bias before batch-norm: it changes nothing) and a
+    block of norm zero has no sphere; neither is ever moved.
+
+    Attributes:
+        blocks: those that are left.
+        index: ``[m]`` their entries in the flat vector.
+        label: ``[m]`` the block each entry belongs to.
+        radii: ``[B]`` the norms r_b.
+        unit: ``[m]`` the entries of u_b.
+        radius: ``[m]`` r_b repeated over the block's entries.
+
+    Args:
+        theta: ``[P]``.
+        blocks: disjoint sets of entries.
+        joint: directions have norm one over all blocks together, instead of in each.
+    """
+
+    def __init__(self, theta: Tensor, blocks: Sequence[Block], *, joint: bool = False) -> None:
+        self.theta = theta.detach().double()
+        entries = [(b, b.indices.to(theta.device)) for b in blocks]
+        entries = [(b, i) for b, i in entries if len(i) > 1 and bool(self.theta[i].any())]
+        self.blocks = tuple(b for b, _ in entries)
+        empty = [torch.zeros(0, dtype=torch.long, device=theta.device)]
+        self.index = torch.cat([i for _, i in entries] or empty)
+        sizes = torch.tensor([len(i) for _, i in entries], device=theta.device)
+        self.label = torch.arange(len(entries), device=theta.device).repeat_interleave(sizes)
+        self.sphere = torch.zeros_like(self.label) if joint else self.label
+        self.radii = self.norms(self.theta[self.index])
+        self.radius = self.radii[self.label]
+        self.unit = self.theta[self.index] / self.radius
+
+    def sums(self, values: Tensor, label: Tensor | None = None) -> Tensor:
+        """Sum of ``values [m]`` over each block: ``[B]``."""
+        out = torch.zeros(len(self.blocks), dtype=torch.float64, device=values.device)
+        return out.index_add_(0, self.label if label is None else label, values)
+
+    def norms(self, values: Tensor) -> Tensor:
+        """Norm of ``values [m]`` over each block: ``[B]``."""
+        return self.sums(values.square()).sqrt()
+
+    def tangent(self, values: Tensor) -> Tensor:
+        """Remove from each block of ``values [m]`` its component along u_b."""
+        return values - self.sums(values * self.unit)[self.label] * self.unit
+
+    def direction(self, values: Tensor, otherwise: Tensor) -> Tensor:
+        """The tangent part of ``values [m]`` at norm one, ``otherwise`` where that part is 0."""
+        tangent = self.tangent(values)
+        norm = self.sums(tangent.square(), self.sphere).sqrt()[self.sphere]
+        # What rounding leaves of a vector along u_b is no direction.
+        floor = 1e-12 * self.sums(values.square(), self.sphere).sqrt()[self.sphere]
+        return torch.where(norm > floor, tangent / norm.clamp_min(1e-300), otherwise)
+
+
+class StraightPath:
+    """``t -> θ + t D v`` with ``D = diag(r_b)``.
+
+    Args:
+        spheres: the blocks that move.
+        v: ``[m]`` the direction.
+    """
+
+    def __init__(self, spheres: Spheres, v: Tensor) -> None:
+        self.spheres, self.v = spheres, v
+
+    def moved(self, t: float) -> Tensor:
+        """The blocks' entries at ``t``: ``[m]``."""
+        s = self.spheres
+        return s.radius * (s.unit + t * self.v)
+
+    def __call__(self, t: float) -> Tensor:
+        """The whole flat vector at ``t``: ``[P]`` float64."""
+        s = self.spheres
+        return s.theta.index_copy(0, s.index, self.moved(t))
+
+    def pull(self, t: float, gradient: Tensor) -> Tensor:
+        """Derivative in ``v [m]`` of a function with this ``gradient [P]`` at ``t``."""
+        s = self.spheres
+        return t * s.radius * gradient[s.index]
+
+
+class GeodesicPath(StraightPath):
+    """``t -> r_b (cos(t s_b) u_b + sin(t s_b) v_b / s_b)`` with ``s_b = ‖v_b‖``: great circles.
+
+    Args:
+        spheres: the blocks that move.
+        v: ``[m]`` the direction.
+    """
+
+    def __init__(self, spheres: Spheres, v: Tensor) -> None:
+        super().__init__(spheres, v)
+        self.speed = spheres.norms(v)[spheres.label].clamp_min(1e-300)
+
+    def moved(self, t: float) -> Tensor:
+        """The blocks' entries at ``t``: ``[m]``."""
+        s, angle = self.spheres, t * self.speed
+        return s.radius * (torch.cos(angle) * s.unit + torch.sin(angle) / self.speed * self.v)
+
+    def pull(self, t: float, gradient: Tensor) -> Tensor:
+        """Derivative in ``v [m]``, through the speed too."""
+        s, angle, g = self.spheres, t * self.speed, gradient[self.spheres.index]
+        sin, cos, along = torch.sin(angle), torch.cos(angle), self.v / self.speed
+        g_unit, g_along = (s.sums(g * w)[s.label] for w in (s.unit, along))
+        turned = -t * sin * g_unit + (t * cos - sin / self.speed) * g_along
+        return s.radius * (sin / self.speed * g + turned * along)
