@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError
+from flatmeter.risk.attention import math_attention
 from flatmeter.risk.batch_norm import BNMode, batch_norms, private_copy, settled_mode
 from flatmeter.risk.batching import auto_batch_size
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
@@ -146,22 +145,13 @@ class EmpiricalRisk:
         """The first ``n`` inputs, cast and on the device."""
         return self._inputs(self.data.inputs[:n])
 
-    @contextmanager
-    def math_attention(self) -> Iterator[None]:
-        """Attention by the kernel that has second derivatives, without fused fast paths."""
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with sdpa_kernel(SDPBackend.MATH):
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+    math_attention = staticmethod(math_attention)
 
     def forward(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         """Network outputs ``[n, …]`` with the given tensors in place of the trained ones."""
         with self.math_attention():
             out = functional_call(self.module, parameters, (x,))
-        return _logits(out)
+        return logits_of(out)
 
     def outputs(self, flat: Tensor, x: Tensor) -> Tensor:
         """Network outputs at the parameters ``flat [P]``."""
@@ -227,7 +217,7 @@ class EmpiricalRisk:
         return Evaluation(loss / self.normalizer, accuracy, self.n)
 
 
-def _logits(out: object) -> Tensor:
+def logits_of(out: object) -> Tensor:
     """The outputs that the loss takes, from what a network returns."""
     if isinstance(out, Tensor):
         return out
