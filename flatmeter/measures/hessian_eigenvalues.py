@@ -11,7 +11,8 @@ early or never.
 Invariant to: permutations of hidden units; *not* to rescaling: Dinh et al. (2017, arXiv 1703.04933)
 make the largest eigenvalue as large as they like without changing the network's function.
 Requires: a loss and a network with second derivatives.
-Cost: 10 to 40 Hessian products, and one vector of memory for each.
+Cost: 20 to 65 Hessian products (most where the smallest eigenvalue is close to zero), and one
+vector of memory for each.
 Known failure: the piecewise linear parts of a network contribute no curvature across their kinks.
 """
 

@@ -57,8 +57,8 @@ def lanczos(
         which: ends that are wanted.
         k: eigenvalues per end; fewer come back where P or the budget is smaller.
         rtol: relative tolerance.
-        criterion: ``"error"`` stops on the certified error of the eigenvalue, ``"residual"`` on
-            the relative residual norm, which is stricter.
+        criterion: ``"error"`` stops on the certified errors of the eigenvalues, ``"residual"``
+            asks besides for residual norms below ``rtol`` times the spectral radius.
         max_products: most applications of ``op``.
         memory_bytes: most bytes for the basis, half of what is free by default; three vectors
             beyond the wanted ones are always held.

@@ -96,26 +96,25 @@ def certify(
         values: ``[m]`` all Ritz values, ascending.
         residuals: ``[m]`` their residual norms.
         wanted: ``[k]`` indices into them.
-        rtol: tolerance, relative to ``max(|θ|, NEAR_ZERO · radius)``.
-        criterion: ``"error"``: the bound is within the tolerance, and the relative residual below
-            ``RESIDUAL_CAP`` and ``CLUSTER_CAP · rtol``; ``"residual"``: the residual itself is
-            within the tolerance.
+        rtol: tolerance of the error, relative to ``max(|θ|, NEAR_ZERO · radius)``.
+        criterion: ``"error"``: the bound is within the tolerance, and the residual, relative to
+            the same, below ``RESIDUAL_CAP`` and ``CLUSTER_CAP · rtol``; ``"residual"``: besides,
+            the residual is below rtol times the spectral radius.
         noise: relative error of one product in the operator's dtype; never is less asked for.
 
     Returns:
         The certificate of the wanted values, in the order of ``wanted``.
     """
-    rounding = noise * float(np.abs(values).max())
+    radius = float(np.abs(values).max())
     theta, r = values[wanted], residuals[wanted]
     gap = _gaps(values, residuals, wanted)
     error = np.where(gap > 0, np.minimum(r, r * r / np.where(gap > 0, gap, 1.0)), r)
-    scale = np.maximum(np.abs(theta), NEAR_ZERO * float(np.abs(values).max()))
-    tolerance = np.maximum(rtol * scale, rounding)
-    if criterion == "error":
-        cap = np.maximum(min(RESIDUAL_CAP, CLUSTER_CAP * rtol) * scale, rounding)
-        converged = (error <= tolerance) & (r <= cap)
-    else:
-        converged = r <= tolerance
+    scale = np.maximum(np.abs(theta), NEAR_ZERO * radius)
+    cap = min(RESIDUAL_CAP, CLUSTER_CAP * rtol) * scale
+    if criterion == "residual":
+        cap = np.minimum(cap, rtol * radius)
+    rounding = noise * radius
+    converged = (error <= np.maximum(rtol * scale, rounding)) & (r <= np.maximum(cap, rounding))
     return Certificate(theta, r, error + rounding, converged)
 
 
