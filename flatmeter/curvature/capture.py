@@ -39,6 +39,8 @@ _LINEAR: dict[Any, tuple[str, tuple[str, ...]]] = {
     ),
 }
 
+_MATRICES = (F.linear, torch.conv1d, torch.conv2d)
+
 
 @dataclass
 class Call:
@@ -106,8 +108,11 @@ class Capture(TorchFunctionMode):
             for leaf in tree_leaves((args, kwargs))
             if isinstance(leaf, Tensor) and id(leaf) in self._name_of
         ]
-        # Asking for a shape or a dtype is no use.
-        if not used or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+        # Asking for a shape or a dtype is no use. A linear operator is recorded even where its
+        # weight is computed from parameters elsewhere.
+        if not used and func not in _MATRICES:
+            return out
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
             return out
         self.uses.update(used)
         return self._record(func, args, kwargs, out) if func in _LINEAR else out

@@ -113,7 +113,7 @@ def exact_traces(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, float]
         ``T`` by name.
     """
     sums: dict[str, float] = dict.fromkeys(names, 0.0)
-    for call, deltas in _columns(risk, names):
+    for call, deltas in all_columns(risk, names):
         for name, norms in squared_norms(call, deltas).items():
             if name in sums:
                 sums[name] += float(norms.sum())
@@ -132,7 +132,7 @@ def exact_diagonal(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, Tens
     """
     shapes = dict(zip(risk.space.names, risk.space.shapes, strict=True))
     sums = {n: torch.zeros(shapes[n], dtype=torch.float64, device=risk.device) for n in names}
-    for call, deltas in _columns(risk, names):
+    for call, deltas in all_columns(risk, names):
         for name, total in squared_gradients(call, deltas).items():
             if name in sums:
                 sums[name] += total
@@ -155,7 +155,7 @@ def probed_traces(
     """
     sums: dict[str, float] = dict.fromkeys(names, 0.0)
     variances: dict[str, float] = dict.fromkeys(names, 0.0)
-    for call, deltas in _probe_columns(risk, names, probes, seed):
+    for call, deltas in probe_columns(risk, names, range(probes), seed):
         for name, norms in squared_norms(call, deltas).items():
             if name in sums:
                 sums[name] += float(norms.mean(0).sum())
@@ -163,8 +163,8 @@ def probed_traces(
     return {n: (sums[n] / risk.normalizer, variances[n] ** 0.5 / risk.normalizer) for n in names}
 
 
-def _columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Call, Tensor]]:
-    """Cotangents ``[c, n, …]`` of chunks of columns at every admitted call, batch by batch."""
+def all_columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Call, Tensor]]:
+    """Cotangents ``[c, n, …]`` of every column, in chunks, at every call, batch by batch."""
     for x, y in risk.batches():
         z, calls = _watched(risk, x, names)
         total = risk.loss.columns(z, y)
@@ -176,19 +176,20 @@ def _columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Call,
         risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * total))
 
 
-def _probe_columns(
-    risk: EmpiricalRisk, names: frozenset[str], probes: int, seed: int
+def probe_columns(
+    risk: EmpiricalRisk, names: frozenset[str], probes: range, seed: int
 ) -> Iterator[tuple[Call, Tensor]]:
+    """Cotangents ``[len(probes), n, …]`` of random columns at every call, batch by batch."""
     start = 0
     for x, y in risk.batches():
         z, calls = _watched(risk, x, names)
         columns = [
             risk.loss.probe(z.detach(), y, output_signs(risk, z, seed, probe, start))
-            for probe in range(probes)
+            for probe in probes
         ]
         yield from _pull(z, calls, torch.stack(columns))
         start += len(x)
-        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * probes))
+        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * len(probes)))
 
 
 def output_signs(risk: EmpiricalRisk, z: Tensor, seed: int, probe: int, start: int) -> Tensor:

@@ -31,7 +31,7 @@ def squared_norms(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     out = {}
     if call.weight is not None:
         if call.kind in ("linear", "conv"):
-            out[call.weight] = _factored_norms(*_factors(call, deltas))
+            out[call.weight] = _factored_norms(*factors(call, deltas))
         else:
             out[call.weight] = _sum_squares(_norm_weight(call, deltas))
     if call.bias is not None:
@@ -53,7 +53,7 @@ def gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     if call.weight is not None:
         shape = call.arguments["weight"].shape
         if call.kind in ("linear", "conv"):
-            a, d = _factors(call, deltas)
+            a, d = factors(call, deltas)
             grad = torch.einsum("cngto,ngti->cngoi", d, a)
         else:
             grad = _norm_weight(call, deltas)
@@ -96,8 +96,16 @@ def _sum_squares(grad: Tensor) -> Tensor:
     return grad.flatten(2).double().square().sum(-1)
 
 
-def _factors(call: Call, deltas: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs ``[n, g, T, i]`` and cotangents ``[c, n, g, T, o]``: g groups, T positions."""
+def factors(call: Call, deltas: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and cotangents of a linear layer or convolution, position by position.
+
+    Args:
+        call: the operator, with its input for n samples.
+        deltas: cotangents ``[c, n, …]`` at its output.
+
+    Returns:
+        Inputs ``[n, g, T, i]`` and cotangents ``[c, n, g, T, o]``: g groups, T positions.
+    """
     if call.kind == "linear":
         a, n = call.input, call.input.shape[0]
         d = deltas.reshape(len(deltas), n, 1, -1, deltas.shape[-1])
