@@ -1,0 +1,32 @@
+"""What was read from a checkpoint file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named tensors and what the file says about them.
+
+    Args:
+        path: of the file.
+        format: its name, as ``flatmeter list formats`` shows it.
+        tensors: weights and buffers by name, on the CPU, in the dtype of the file.
+        metadata: what :func:`flatmeter.save` wrote: ``model``, ``model_args``, ``data``, ``loss``
+            and whatever was added; empty for other files.
+        sha256: of the file's bytes.
+        notes: which of several candidates was taken, and the like.
+    """
+
+    path: Path
+    format: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
