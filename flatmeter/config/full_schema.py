@@ -18,7 +18,7 @@ def full_schema() -> dict[str, Any]:
         name: (kinds[name].Settings, Field({}, description=kinds[name].title)) for name in kinds
     }
     options = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
-    field = Field({}, description=DESCRIPTIONS["options"])
+    field: Any = Field({}, description=DESCRIPTIONS["options"])
     whole = create_model("FlatmeterSettings", __base__=Settings, options=(options, field))
     schema = whole.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

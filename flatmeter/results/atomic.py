@@ -18,6 +18,7 @@ class OutputError(FlatmeterError):
 _SENTENCES = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EFBIG: ("the file would be larger than allowed", "raise the limit (ulimit -f)"),
     errno.EROFS: ("the file system is read-only", "choose another folder"),
     errno.EACCES: ("permission denied", "choose a folder that you may write to"),
     errno.EPERM: ("permission denied", "choose a folder that you may write to"),

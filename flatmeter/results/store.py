@@ -99,8 +99,7 @@ class Store:
         with told(self.folder):
             whole = os.fstat(self._file.fileno()).st_size
             try:
-                self._file.write(lines)
-                self._file.flush()
+                _write_all(self._file, lines)
                 os.fsync(self._file.fileno())
             except OSError:
                 os.ftruncate(self._file.fileno(), whole)
@@ -181,6 +180,13 @@ def _claim(folder: Path) -> tuple[IO[bytes], str]:
             return file, suffix
         file.close()
     raise OutputError(f"{_WRITERS} processes write to this folder already", where=str(folder))
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    """An unbuffered write may take only a part: on a disk that is nearly full, say."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -1,0 +1,31 @@
+"""``flatmeter demo``: train six small networks, measure them, say what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flatmeter.cli.streams import say
+
+
+@click.command("demo")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("flatmeter-demo"))
+def command(folder: Path) -> int:
+    """Train six small networks on embedded digits, and measure them.
+
+    They are saved as checkpoints in FOLDER (flatmeter-demo), which stays.
+    """
+    from flatmeter.cli.session import Session
+    from flatmeter.config.layers import Configuration
+    from flatmeter.config.schema import Settings
+    from flatmeter.demo import train_all
+
+    paths = train_all(folder, say)
+    session = Session(Configuration(Settings(), {}), force=False, quiet=False, verbose=False)
+    code = session.run([str(path) for path in paths])
+    say(
+        f"\nmeasure these again:     flatmeter measure {folder}/*.pt\n"
+        "measure one of your own: flatmeter measure CKPT --model net.py:build --data data.npz"
+    )
+    return code

@@ -1,0 +1,60 @@
+"""Which checkpoints are meant: files, folders, patterns, or a list on stdin."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flatmeter.errors import UsageError
+
+_MAGIC = frozenset("*?[")
+
+
+def expand(arguments: Sequence[str]) -> list[Path]:
+    """The checkpoints in the order in which they are named, each once.
+
+    Args:
+        arguments: files, folders (their checkpoints, sorted), patterns, ``-`` for stdin.
+
+    Raises:
+        UsageError: nothing is named, or a folder or pattern holds no checkpoint.
+    """
+    if not arguments:
+        raise UsageError(
+            "no checkpoint is named", hint="name files or folders, or begin with: flatmeter demo"
+        )
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        for path in _paths(argument):
+            found.setdefault(path)
+    return list(found)
+
+
+def _paths(argument: str) -> Iterable[Path]:
+    if argument == "-":
+        lines = [line.strip() for line in sys.stdin]
+        return [path for line in lines if line for path in _paths(line)]
+    path = Path(argument)
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists() and _MAGIC & set(argument):
+        matches = sorted(glob.glob(argument, recursive=True))
+        if not matches:
+            raise UsageError("no file matches this pattern", where=argument)
+        return [path for match in matches for path in _paths(match)]
+    return [path]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Files of a folder that are checkpoints by their bytes."""
+    from flatmeter.checkpoint import recognise
+
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    found = [p for p in files if recognise(p) is not None]
+    if not found:
+        raise UsageError(
+            f"no checkpoint is in this folder ({len(files)} other files)", where=str(folder)
+        )
+    return found

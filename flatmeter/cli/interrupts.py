@@ -1,0 +1,73 @@
+"""Signals that end a run: the measure in flight is abandoned, what was finished is kept."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from flatmeter.watch import Watch
+
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGALRM")
+
+
+class Interrupts:
+    """While it is entered, SIGTERM and SIGUSR1 stop the run and Ctrl-C ends it.
+
+    SIGTERM runs no ``finally`` by itself, and a measure may take minutes to its next report: the
+    handler raises at once, except within :meth:`held`.
+
+    Args:
+        watch: told why, so that a report raises again where a measure swallowed the exception.
+        seconds: time limit from :meth:`__enter__`, ``None`` for none.
+    """
+
+    def __init__(self, watch: Watch, seconds: float | None = None) -> None:
+        self.watch, self.seconds = watch, seconds
+        self._holding = False
+        self._pending: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for name in _NAMES:
+            number = getattr(signal, name)
+            self._before[number] = signal.signal(number, self._received)
+        if self.seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing interrupts the block; what arrives meanwhile acts at its end."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._pending is not None:
+            self._act(self._pending)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self._holding:
+            self._pending = number
+        else:
+            self._act(number)
+
+    def _act(self, number: int) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        limit = number == signal.SIGALRM
+        self.watch.stop("the time limit" if limit else signal.Signals(number).name)
+        self.watch.check()

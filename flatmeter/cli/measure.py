@@ -1,0 +1,128 @@
+"""``flatmeter measure``: its options. What they do stands in ``session.py``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from flatmeter.config.fields import BN_MODES, DESCRIPTIONS, DTYPES, FORMATS, PROGRESS
+
+
+def _complete_measures(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from flatmeter.measures.registry import available
+
+    return [CompletionItem(n) for n in ["all", *available()] if n.startswith(incomplete)]
+
+
+def _option(*names: str, field: str | None = None, **more: Any) -> Callable[[Any], Any]:
+    """A flag that sets the field of its name; unset, it overrides nothing."""
+    field = field or names[-1].lstrip("-").replace("-", "_")
+    return click.option(*names, field, default=None, help=DESCRIPTIONS[field], **more)
+
+
+_SECTIONS = [
+    _option("-m", "--model"),
+    _option("--model-arg", field="model_args", multiple=True, metavar="NAME=VALUE"),
+    _option("--key"),
+    _option("-d", "--data"),
+    _option("-n", "--samples"),
+    _option("-b", "--batch-size"),
+    _option("--loss"),
+    _option("--weight-decay"),
+    _option("--lr"),
+    _option("--bn", type=click.Choice(BN_MODES)),
+    _option("--bn-batch"),
+    _option("-M", "--measure", field="measures", multiple=True, shell_complete=_complete_measures),
+    _option("--set", field="options", multiple=True, metavar="MEASURE.OPTION=VALUE"),
+    _option("--params", metavar="GLOB"),
+    _option("--rtol"),
+    _option("--confidence"),
+    _option("--max-products"),
+    _option("--max-time"),
+    _option("--device"),
+    _option("--dtype", type=click.Choice(DTYPES)),
+    _option("--seed"),
+    _option("--deterministic", is_flag=True),
+    _option("--keep-going/--fail-fast", field="keep_going", is_flag=True),
+    _option("--allow-unconverged", is_flag=True),
+    _option("-f", "--format", type=click.Choice(FORMATS)),
+    _option("-o", "--out", metavar="DIR"),
+    _option("--export", multiple=True, metavar="FILE"),
+    _option("--sort", metavar="COLUMN"),
+    _option("--columns"),
+    _option("--precision"),
+    _option("--per-layer", is_flag=True),
+    _option("--progress", type=click.Choice(PROGRESS)),
+]
+
+
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds every flag that sets a setting, and ``-c``."""
+    for option in reversed(_SECTIONS):
+        function = option(function)
+    return click.option(
+        "-c",
+        "--config",
+        "files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="file of settings; the later, the stronger",
+    )(function)
+
+
+def given_flags(context: click.Context) -> dict[str, Any]:
+    """Values of the flags that were given on the command line, by field."""
+    from flatmeter.cli.flags import parse_arguments, parse_options
+
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name in DESCRIPTIONS
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if "model_args" in given:
+        given["model_args"] = parse_arguments(given["model_args"])
+    if "options" in given:
+        given["options"] = parse_options(given["options"])
+    return given
+
+
+@click.command("measure")
+@click.argument("checkpoints", nargs=-1, metavar="CHECKPOINT...")
+@settings_options
+@click.option("--dry-run", is_flag=True, help="print the plan and measure nothing")
+@click.option("--force", is_flag=True, help="measure anew what the folder of -o holds")
+@click.option("-q", "--quiet", is_flag=True, help="say nothing but errors on stderr")
+@click.option("-v", "--verbose", is_flag=True, help="say what every measure had to say and cost")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    checkpoints: tuple[str, ...],
+    files: tuple[Path, ...],
+    dry_run: bool,
+    force: bool,
+    quiet: bool,
+    verbose: bool,
+    **flags: Any,
+) -> int:
+    """Measure one or many checkpoints: files, folders, patterns, or - for a list on stdin.
+
+    A checkpoint that says what it is needs nothing else; where something is missing, the error
+    says which flag to add. Settings may stand in flatmeter.yaml too (see: flatmeter config).
+    """
+    from flatmeter.cli.session import Session
+    from flatmeter.config.layers import configure
+
+    configuration = configure(given_flags(context), files=files, environment=os.environ)
+    session = Session(configuration, force=force, quiet=quiet, verbose=verbose)
+    return session.plan(checkpoints) if dry_run else session.run(checkpoints)

@@ -1,0 +1,59 @@
+"""Progress on stderr: a live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from flatmeter.cli.streams import say
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+INTERVAL = 30.0
+
+
+class Progress:
+    """Tells what is being done.
+
+    Args:
+        mode: ``auto``, ``plain`` or ``none``.
+        total: number of measurements to come.
+    """
+
+    def __init__(self, mode: str, total: int) -> None:
+        self.total, self.done = total, 0
+        self._mode = mode
+        self._last = time.monotonic()
+        self._status: Status | None = None
+        if mode == "auto" and sys.stderr.isatty():
+            from rich.console import Console
+
+            console = Console(stderr=True, highlight=False)
+            self._status = console.status("")
+            self._status.start()
+
+    def __call__(self, text: str) -> None:
+        """What is being done now."""
+        line = f"[{min(self.done + 1, self.total)}/{self.total}] {text}"
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(line, overflow="ellipsis", no_wrap=True))
+        elif self._mode != "none" and time.monotonic() - self._last >= INTERVAL:
+            self._last = time.monotonic()
+            say(line)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._status is not None:
+            self._status.console.print(text, markup=False, soft_wrap=True)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        """Clear the live line."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

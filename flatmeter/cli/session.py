@@ -1,0 +1,226 @@
+"""What ``flatmeter measure`` does: plan, measure one checkpoint after another, show, end."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+from flatmeter.cli.inputs import expand
+from flatmeter.cli.interrupts import Interrupts
+from flatmeter.cli.outcome import Outcome
+from flatmeter.cli.output import Output
+from flatmeter.cli.progress import Progress
+from flatmeter.cli.streams import ClosedPipe
+from flatmeter.config.layers import Configuration
+from flatmeter.errors import ExitCode, FlatmeterError, Stopped
+from flatmeter.execution import Finished, failed_rows, run
+from flatmeter.plan import Plan, choose
+from flatmeter.provenance import describe_run
+from flatmeter.results.atomic import OutputError
+from flatmeter.results.record import NETWORK, Row
+from flatmeter.results.store import Store
+from flatmeter.runner import settle_device
+from flatmeter.subject import Loader, Subject
+from flatmeter.watch import Watch
+
+
+class Session:
+    """One call of ``flatmeter measure``.
+
+    Args:
+        configuration: settings of all layers.
+        force: measure anew what the folder of results holds.
+        quiet: say nothing but errors on stderr.
+        verbose: say what every measure had to say and cost.
+    """
+
+    def __init__(
+        self, configuration: Configuration, *, force: bool, quiet: bool, verbose: bool
+    ) -> None:
+        self.configuration, self.settings = configuration, configuration.settings
+        self.force, self.quiet, self.verbose = force, quiet, verbose
+        self.outcome = Outcome()
+        self.store: Store | None = None
+        self.output = Output(self.settings, notes=verbose)
+
+    def plan(self, arguments: Sequence[str]) -> int:
+        """Print what would be done."""
+        from flatmeter.cli.dry_run import describe
+
+        plan, paths = self._prepare(arguments)
+        with self._store() as store:
+            known = None if store is None or self.force else store.finished
+            failed = describe(plan, paths, self._loader(), known)
+        return int(failed)
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Measure, and return the exit code; failures of single checkpoints are told on stderr."""
+        plan, paths = self._prepare(arguments)
+        mode = "none" if self.quiet else self.settings.progress
+        self.progress = Progress(mode, len(paths) * len(plan.measures))
+        watch = Watch(self.progress, noted=self._note)
+        interrupts = Interrupts(watch, self.settings.max_time)
+        ending: BaseException | None = None
+        with ExitStack() as stack:
+            self.store = stack.enter_context(self._store())
+            self.output.run = describe_run(plan)
+            self._describe()
+            try:
+                with interrupts:
+                    self._all(plan, paths, watch, interrupts)
+            except (Stopped, KeyboardInterrupt, OutputError) as error:
+                ending = error
+            except ClosedPipe:
+                return self._code()
+            finally:
+                self.progress.close()
+            self.output.finish()
+        if ending is not None:
+            raise ending
+        return self._code()
+
+    def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
+        """Everything that can be refused before time is spent."""
+        plan = self._settled_plan()
+        self.output.check(plan)
+        return plan, expand(arguments)
+
+    def _settled_plan(self) -> Plan:
+        s = self.settings
+        if s.deterministic:
+            import torch
+
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        return Plan(
+            measures=choose(s.measures, s.options, self.configuration.origins),
+            bn=s.bn,
+            bn_batch=s.bn_batch,
+            seed=s.seed,
+            dtype=s.dtype,
+            device=settle_device(s.device),
+            rtol=s.rtol,
+            confidence=s.confidence,
+            max_products=s.max_products,
+            weight_decay=s.weight_decay,
+            lr=s.lr,
+            params=s.params,
+            batch_size=None if s.batch_size == "auto" else s.batch_size,
+        )
+
+    def _loader(self) -> Loader:
+        s = self.settings
+        return Loader(
+            self.configuration.given,
+            samples=None if s.samples == "all" else s.samples,
+            seed=s.seed,
+            project=self.configuration.project,
+        )
+
+    def _store(self) -> Store | nullcontext[None]:
+        return Store(Path(self.settings.out)) if self.settings.out else nullcontext()
+
+    def _all(self, plan: Plan, paths: Sequence[Path], watch: Watch, signals: Interrupts) -> None:
+        loader = self._loader()
+        for position, path in enumerate(paths):
+            self.progress.done = position * len(plan.measures)
+            try:
+                watch(f"{path}: reading")
+                subject = loader.load(path)
+                self._subject(subject)
+                known = self.store.finished if self.store and not self.force else None
+                for finished in run(subject, plan, watch, known):
+                    with signals.held():
+                        self._keep(finished)
+                    if finished.code and not self.settings.keep_going:
+                        return
+            except (Stopped, OutputError):
+                raise
+            except FlatmeterError as error:
+                self._lost(path, plan, error)
+            except Exception as error:
+                self._crashed(path, plan, error)
+            if self.outcome.failed(str(path)) and not self.settings.keep_going:
+                return
+
+    def _subject(self, subject: Subject) -> None:
+        """What reading a checkpoint had to say, and the data it is measured on."""
+        for note in subject.notes:
+            self._note(f"{subject.name}: {note}")
+        data = self.output.run["data"]
+        if subject.data.name not in data:
+            data[subject.data.name] = subject.data.fingerprint()
+            self._describe()
+
+    def _keep(self, finished: Finished) -> None:
+        """One measure has ended: on the disk first, then on the screen."""
+        rows = finished.rows
+        if self.store is not None and not finished.reused:
+            self.store.append(rows, finished.state)
+        self.progress.done += 1
+        self.outcome.add(rows[0].checkpoint, finished.code)
+        self.outcome.unconverged |= any(
+            row.status == "unconverged" for row in rows if row.scope == NETWORK
+        )
+        if finished.code:
+            self._error(f"{rows[0].checkpoint}: {rows[0].measure}: {rows[0].message}")
+        elif self.verbose:
+            self.progress.say(_spent(rows[0], finished.reused))
+        if finished.trace:
+            self._trace(finished.trace)
+        self.output.add(rows)
+
+    def _lost(self, path: Path, plan: Plan, error: FlatmeterError) -> None:
+        """A checkpoint of which nothing can be measured."""
+        text = str(error)
+        self._error(text if str(path) in text else f"{path}: {text}")
+        self.outcome.add(str(path), error.exit_code)
+        self.output.add(failed_rows(str(path), plan, error))
+
+    def _crashed(self, path: Path, plan: Plan, error: Exception) -> None:
+        from flatmeter.cli.main import ISSUES
+
+        trace = "".join(traceback.format_exception(error))
+        bug = FlatmeterError(
+            f"a bug of flatmeter: {type(error).__name__}: {error}",
+            hint=f"please report it at {ISSUES}",
+        )
+        self._lost(path, plan, bug)
+        self.outcome.codes[str(path)][-1] = ExitCode.INTERNAL
+        self._trace(trace)
+
+    def _error(self, text: str) -> None:
+        self.progress.say(f"flatmeter: error: {text}")
+        if self.store is not None:
+            self.store.log(f"error: {text}")
+
+    def _trace(self, trace: str) -> None:
+        """To the log where there is one, else to the screen."""
+        if self.store is not None:
+            self.store.log(trace)
+        else:
+            self.progress.say(trace)
+
+    def _note(self, text: str) -> None:
+        if not self.quiet:
+            self.progress.say(f"note: {text}")
+        if self.store is not None:
+            self.store.log(text)
+
+    def _describe(self) -> None:
+        if self.store is not None:
+            self.store.describe(self.output.run)
+
+    def _code(self) -> int:
+        return int(self.outcome.exit_code(allow_unconverged=self.settings.allow_unconverged))
+
+
+def _spent(row: Row, reused: bool) -> str:
+    if reused:
+        return f"{row.checkpoint}: {row.measure}: from the results folder"
+    cost = row.gradient_equivalents
+    work = "" if cost is None else f", {cost:.0f} gradients"
+    return f"{row.checkpoint}: {row.measure}: {row.status}, {row.seconds:.1f} s{work}"

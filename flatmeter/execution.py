@@ -1,0 +1,198 @@
+"""Runs the measures of a plan on a subject; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flatmeter.errors import ExitCode, FlatmeterError, NotApplicable, Stopped
+from flatmeter.measures.base import Measure, Measurement
+from flatmeter.plan import Plan
+from flatmeter.provenance import peak_bytes, reset_peak
+from flatmeter.results.key import key_of
+from flatmeter.results.record import NETWORK, Row, rows_of
+from flatmeter.risk.empirical import Evaluation
+from flatmeter.risk.preflight import raise_non_finite
+from flatmeter.subject import Subject
+from flatmeter.watch import Watch
+from flatmeter.workbench import Workbench, fingerprint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Known = Callable[[str, str], "list[Row] | None"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One measure of one checkpoint.
+
+    Args:
+        rows: headline first.
+        state: raw numbers to be kept beside the rows.
+        reused: the rows were measured by an earlier run.
+        code: exit code of a failure.
+        trace: traceback of an exception that nobody foresaw.
+    """
+
+    rows: list[Row]
+    state: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reused: bool = False
+    code: ExitCode = ExitCode.OK
+    trace: str | None = None
+
+
+def run(
+    subject: Subject, plan: Plan, watch: Watch, known: Known | None = None
+) -> Iterator[Finished]:
+    """Every measure of the plan, as it finishes.
+
+    Args:
+        subject: what is measured.
+        plan: how.
+        watch: told what is being done; raises when the run must stop.
+        known: gives the rows of a key and headline that were measured before.
+
+    Raises:
+        Stopped: by the watch; the measure in flight is abandoned.
+        FlatmeterError: nothing can be measured.
+    """
+    before = fingerprint(subject.model)
+    bench = Workbench(subject, plan)
+    evaluation: Evaluation | None = None
+    for measure_ in plan.measures:
+        key = key_of(plan.ingredients(subject, measure_))
+        rows = known(key, measure_.quantities[0]) if known else None
+        if rows is not None:
+            yield Finished([replace(row, checkpoint=subject.name) for row in rows], reused=True)
+            continue
+        if evaluation is None:
+            watch(f"{subject.name}: preflight")
+            evaluation, notes = bench.prepare()
+            for note in notes:
+                watch.note(f"{subject.name}: {note}")
+        yield _one(bench, measure_, key, evaluation, watch)
+        if fingerprint(subject.model) != before:
+            raise FlatmeterError(f"{measure_.name} changed the network that it was given")
+
+
+def _one(
+    bench: Workbench, measure_: Measure, key: str, evaluation: Evaluation, watch: Watch
+) -> Finished:
+    """One measure, with whatever happens to it as rows."""
+    bn = bench.plan.mode(measure_)
+    base = _base(bench, measure_, key, evaluation)
+    watch(f"{bench.subject.name}: {measure_.name}")
+    started = time.perf_counter()
+    try:
+        measurement, spent = _attempt(bench, measure_, watch)
+        bench.check_untouched(bn, measure_)
+        base = replace(base, seconds=round(time.perf_counter() - started, 4), **spent)
+        rows = rows_of(measurement, base, bench.plan.confidence)
+        bad = any(row.status == "error" and row.scope == NETWORK for row in rows)
+        return Finished(rows, measurement.state, code=ExitCode.FAILED if bad else ExitCode.OK)
+    except Stopped:
+        raise
+    except Exception as error:
+        base = replace(base, seconds=round(time.perf_counter() - started, 4))
+        return _failed(base, error, measure_)
+
+
+def _attempt(
+    bench: Workbench, measure_: Measure, watch: Watch
+) -> tuple[Measurement, dict[str, Any]]:
+    """The measurement and its cost, with ever smaller batches while memory runs out."""
+    while True:
+        try:
+            context = bench.context(measure_, watch)
+            cost = context.risk.cost.snapshot()
+            reset_peak(bench.plan.device)
+            measurement = measure_.compute(context)
+            _check(measurement, measure_)
+            if not all(math.isfinite(q.value) for q in measurement.quantities.values()):
+                raise_non_finite(context.risk)
+            spent = context.risk.cost.gradient_equivalents - cost.gradient_equivalents
+            return measurement, {
+                "gradient_equivalents": round(spent, 3),
+                "peak_bytes": peak_bytes(bench.plan.device),
+            }
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            bench.retreat(bench.plan.mode(measure_), error)
+
+
+def _check(measurement: Measurement, measure_: Measure) -> None:
+    first = next(iter(measurement.quantities), None)
+    if first != measure_.quantities[0]:
+        raise FlatmeterError(
+            f"{measure_.name} announces {measure_.quantities[0]!r} as its first quantity and "
+            f"returned {first!r}",
+            hint=f"set `quantities` of the class {type(measure_).__name__}",
+        )
+
+
+def _base(bench: Workbench, measure_: Measure, key: str, evaluation: Evaluation) -> Row:
+    """A row with everything but the numbers."""
+    plan, subject = bench.plan, bench.subject
+    mode = plan.mode(measure_) if subject.has_batch_norm else None
+    return Row(
+        checkpoint=subject.name,
+        sha256=subject.sha256,
+        measure=measure_.name,
+        quantity=measure_.quantities[0],
+        definition=measure_.definition,
+        n_data=evaluation.n,
+        loss=evaluation.loss,
+        accuracy=evaluation.accuracy,
+        bn_mode=mode,
+        bn_batch=plan.bn_batch if mode == "batch" else None,
+        dtype=plan.dtype,
+        device=plan.device,
+        seed=plan.seed,
+        key=key,
+    )
+
+
+def _failed(base: Row, error: Exception, measure_: Measure) -> Finished:
+    """The row of a measure that does not apply or went wrong."""
+    if isinstance(error, NotApplicable):
+        return Finished([replace(base, status="n/a", message=one_line(error))])
+    if isinstance(error, FlatmeterError):
+        row = replace(base, status="error", message=one_line(error))
+        return Finished([row], code=error.exit_code)
+    message = f"a bug in {measure_.name}: {type(error).__name__}: {error}"
+    return Finished(
+        [replace(base, status="error", message=message)],
+        code=ExitCode.INTERNAL,
+        trace=traceback.format_exc(),
+    )
+
+
+def failed_rows(name: str, plan: Plan, error: FlatmeterError) -> list[Row]:
+    """A row for each measure of a checkpoint that could not be measured at all."""
+    return [
+        Row(
+            checkpoint=name,
+            sha256="",
+            measure=m.name,
+            quantity=m.quantities[0],
+            definition=m.definition,
+            dtype=plan.dtype,
+            device=plan.device,
+            seed=plan.seed,
+            status="error",
+            message=one_line(error),
+        )
+        for m in plan.measures
+    ]
+
+
+def one_line(error: FlatmeterError) -> str:
+    """What happened and what to do next, on one line."""
+    text = f"{error.where}: {error.message}" if error.where else error.message
+    return "; ".join(f"{text}; {error.hint}".split("\n")) if error.hint else text

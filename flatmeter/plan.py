@@ -1,0 +1,141 @@
+"""The plan of a run: which measures, with which settings, tolerances and seed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from flatmeter.errors import UsageError
+from flatmeter.measures.base import BNMode, Measure
+from flatmeter.measures.registry import available, load_measure
+
+if TYPE_CHECKING:
+    import torch
+
+    from flatmeter.subject import Subject
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run's numbers, besides the checkpoint and its data.
+
+    Args:
+        measures: with their settings.
+        bn: batch-norm's mode for all measures; ``None`` leaves each its own.
+        bn_batch: samples per batch of statistics in mode ``batch``.
+        seed: of every random vector.
+        dtype: ``float32`` or ``float64``.
+        device: where it is computed.
+        rtol: relative tolerance, ``None`` leaves each measure its own.
+        confidence: coverage of the intervals.
+        max_products: most curvature products per measure.
+        weight_decay: of the training loss.
+        lr: learning rate of the training.
+        params: pattern of the names of the parameters that are not held fixed.
+        batch_size: samples per micro-batch; changes no number.
+    """
+
+    measures: tuple[Measure, ...]
+    bn: BNMode | None = None
+    bn_batch: int = 256
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "cpu"
+    rtol: float | None = None
+    confidence: float = 0.95
+    max_products: int | None = None
+    weight_decay: float = 0.0
+    lr: float | None = None
+    params: str | None = None
+    batch_size: int | None = None
+
+    def mode(self, measure: Measure) -> BNMode:
+        """Batch-norm's mode for a measure."""
+        return self.bn or measure.default_bn
+
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as PyTorch's."""
+        import torch
+
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def ingredients(self, subject: Subject, measure: Measure) -> dict[str, Any]:
+        """Everything that a number depends on, for its key."""
+        mode = self.mode(measure) if subject.has_batch_norm else None
+        return {
+            **subject.identity,
+            "measure": measure.name,
+            "definition": measure.definition,
+            "settings": measure.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "tolerance": [self.rtol, self.confidence, self.max_products],
+            "training": [self.weight_decay, self.lr],
+            "params": self.params,
+            "dtype": self.dtype,
+            "bn": [mode, self.bn_batch if mode == "batch" else None],
+        }
+
+
+def choose(
+    names: Sequence[str | Measure | type[Measure]] | str = "all",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    origins: Mapping[str, str] | None = None,
+) -> tuple[Measure, ...]:
+    """Measures with their settings.
+
+    Args:
+        names: of measures, ``file.py:Class``, classes, ready instances, or ``all``.
+        options: of measures, by name; those of measures that are not asked for are only checked.
+        origins: where each ``options.measure.option`` was set, for messages.
+
+    Raises:
+        UsageError: an unknown measure or option, or a value that an option does not take.
+    """
+    wanted: list[str | Measure | type[Measure]] = []
+    for name in [names] if isinstance(names, str) else names:
+        wanted += list(available()) if name == "all" else [name]
+    options = dict(options or {})
+    chosen: dict[str, Measure] = {}
+    for item in wanted:
+        if isinstance(item, Measure):
+            chosen[item.name] = item
+            continue
+        kind = load_measure(item) if isinstance(item, str) else item
+        chosen[kind.name] = with_options(kind, options.get(kind.name, {}), origins or {})
+    for name in options.keys() - chosen.keys():
+        with_options(load_measure(name), options[name], origins or {})
+    return tuple(chosen.values())
+
+
+def with_options(
+    kind: type[Measure], options: Mapping[str, Any], origins: Mapping[str, str]
+) -> Measure:
+    """The measure with its options, each named when it is wrong.
+
+    Raises:
+        UsageError: an unknown option or a value that it does not take.
+    """
+    known = kind.Settings.model_fields
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            nearest = f"did you mean {close[0]}? " if close else ""
+            listed = f"options of {kind.name}: {', '.join(known) or 'none'}"
+            raise UsageError(
+                f"{kind.name} has no option {option!r}",
+                where=origins.get(f"options.{kind.name}.{option}"),
+                hint=nearest + listed,
+            )
+    try:
+        return kind(kind.Settings(**options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]) if first["loc"] else ""
+        raise UsageError(
+            f"{kind.name}.{option} cannot be {options.get(option)!r}: {first['msg']}",
+            where=origins.get(f"options.{kind.name}.{option}"),
+        ) from error

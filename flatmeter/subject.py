@@ -1,0 +1,257 @@
+"""A subject: a checkpoint joined with its network, its data and its loss."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from flatmeter.checkpoint import Checkpoint, fit, read
+from flatmeter.config.anchor import anchored
+from flatmeter.config.fields import SUBJECT_FIELDS
+from flatmeter.config.layers import nearest_file
+from flatmeter.config.yaml_file import read_yaml
+from flatmeter.data.dataset import Dataset
+from flatmeter.data.sources import as_dataset, load_data
+from flatmeter.errors import UsageError
+from flatmeter.missing import missing_data, missing_model
+from flatmeter.model.registry import build_model
+from flatmeter.risk.custom_loss import FunctionLoss, load_loss
+from flatmeter.risk.losses import Loss
+
+DataSpec = str | Dataset | tuple[Tensor, Tensor] | torch.utils.data.Dataset[Any]
+LossSpec = str | Mapping[str, Any] | Loss | Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a trained network on fixed data.
+
+    Args:
+        name: path of the checkpoint, or a name for a network in memory.
+        model: with its trained weights; never changed.
+        data: fixed and ordered.
+        loss: that it was trained with.
+        sha256: of the weights.
+        recipe: the model's name and arguments, as far as they are known.
+        notes: what reading the checkpoint had to say.
+    """
+
+    name: str
+    model: nn.Module
+    data: Dataset
+    loss: Loss
+    sha256: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """The network has a batch-norm."""
+        return any(isinstance(m, _BatchNorm) for m in self.model.modules())
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What of a subject decides its numbers, for keys of results."""
+        return {
+            "weights": self.sha256,
+            "model": {**self.recipe, "structure": _hash(repr(self.model))},
+            "data": self.data.fingerprint(),
+            "loss": describe_loss(self.loss),
+        }
+
+
+def load(
+    path: str | Path,
+    *,
+    model: str | nn.Module | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    data: DataSpec | None = None,
+    loss: LossSpec | None = None,
+    key: str | None = None,
+    samples: int | None = 4096,
+    seed: int = 0,
+) -> Subject:
+    """Read a checkpoint and everything that is needed to measure it.
+
+    What is not given is taken from the checkpoint's own words (``flatmeter.save`` writes them),
+    from a file ``CHECKPOINT.yaml`` beside it, or from the nearest ``flatmeter.yaml``.
+
+    Args:
+        path: of the checkpoint.
+        model: ``zoo:NAME``, ``torchvision:NAME``, ``pkg.mod:factory``, ``file.py:factory``, or a
+            network whose weights are to be replaced.
+        model_args: arguments of the factory.
+        data: a source as on the command line, a :class:`Dataset`, ``(inputs, targets)``, or a
+            PyTorch data set of pairs.
+        loss: ``cross_entropy``, ``mse``, ``bce``, an import path, or a function
+            ``(outputs, targets) -> mean``.
+        key: entry of the file that holds the weights.
+        samples: size of the seeded subset of the data, ``None`` for all.
+        seed: of that subset.
+
+    Raises:
+        CheckpointRefused: the file is unsafe, broken or of no known format.
+        ArchitectureMismatch: the weights do not fit the network.
+        DataError: the data cannot be read.
+        UsageError: something is missing; says what, and what to add.
+    """
+    given = {"model": model, "model_args": model_args, "data": data, "loss": loss, "key": key}
+    return Loader(given, samples=samples, seed=seed).load(path)
+
+
+class Loader:
+    """Loads subjects that share flags, and reads data that they share once.
+
+    Args:
+        given: flags by field; those that are ``None`` count as left out.
+        samples: size of the seeded subset of the data, ``None`` for all.
+        seed: of that subset.
+        project: what the project file says; the nearest one is read if left out.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        *,
+        samples: int | None = 4096,
+        seed: int = 0,
+        project: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.given = {k: v for k, v in given.items() if v is not None}
+        self.samples, self.seed = samples, seed
+        self.project = _project() if project is None else project
+        self._data: tuple[str, Dataset] | None = None
+
+    def load(self, path: str | Path) -> Subject:
+        """The subject of one checkpoint; raises what :func:`load` raises."""
+        path = Path(path)
+        beside = sidecar(path)
+        key = self.given.get("key") or beside.get("key") or self.project.get("key")
+        checkpoint = read(path, key=key)
+        words = _settled([self.given, checkpoint.metadata, beside, self.project])
+        network, recipe = self._model(words, checkpoint)
+        notes = fit(network, checkpoint)
+        data = self.dataset(words, checkpoint)
+        loss, said = settle_loss(words.get("loss"), data, where=str(path))
+        return Subject(
+            name=str(path),
+            model=network,
+            data=data,
+            loss=loss,
+            sha256=checkpoint.sha256,
+            recipe=recipe,
+            notes=(*checkpoint.notes, *notes, *data.notes, *said),
+        )
+
+    def _model(
+        self, words: Mapping[str, Any], checkpoint: Checkpoint
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        spec, args = words.get("model"), dict(words.get("model_args") or {})
+        if isinstance(spec, nn.Module):
+            return spec, {"model": type(spec).__qualname__}
+        if spec is None:
+            raise missing_model(checkpoint, words)
+        recipe = {"model": spec, "model_args": args, "source": _source_hash(spec)}
+        return build_model(spec, args), recipe
+
+    def dataset(self, words: Mapping[str, Any], checkpoint: Checkpoint) -> Dataset:
+        """The data that the words name; the source read last is kept for the next checkpoint."""
+        spec = words.get("data")
+        if spec is None:
+            raise missing_data(checkpoint)
+        if not isinstance(spec, str):
+            return as_dataset(spec, name="data", samples=self.samples, seed=self.seed)
+        if self._data is None or self._data[0] != spec:
+            self._data = spec, load_data(spec, samples=self.samples, seed=self.seed)
+        return self._data[1]
+
+
+def _settled(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The first source that has a field decides it; arguments belong to their model."""
+    words: dict[str, Any] = {}
+    for name in ("model", "data", "loss"):
+        words[name] = next((s[name] for s in sources if s.get(name) is not None), None)
+    owner = next((s for s in sources if s.get("model") is not None), {})
+    words["model_args"] = {
+        **(owner.get("model_args") or {}),
+        **(sources[0].get("model_args") or {}),
+    }
+    return words
+
+
+def sidecar(path: Path) -> dict[str, Any]:
+    """What the file ``CHECKPOINT.yaml`` beside a checkpoint says of it.
+
+    Raises:
+        UsageError: the file says something else.
+    """
+    beside = path.with_name(path.name + ".yaml")
+    if not beside.is_file():
+        return {}
+    file = read_yaml(beside)
+    for name in file.values:
+        if name not in SUBJECT_FIELDS:
+            close = difflib.get_close_matches(name, SUBJECT_FIELDS, n=1)
+            nearest = f"did you mean {close[0]!r}? " if close else ""
+            raise UsageError(
+                f"unknown setting {name!r}",
+                where=file.where(name),
+                hint=f"{nearest}a file beside a checkpoint says: {', '.join(SUBJECT_FIELDS)}",
+            )
+    return {k: anchored(k, v, beside.parent) for k, v in file.values.items()}
+
+
+def _project() -> dict[str, Any]:
+    """What the nearest project file says of checkpoints."""
+    path = nearest_file(Path.cwd())
+    values = read_yaml(path).values if path else {}
+    folder = path.parent if path else Path.cwd()
+    return {k: anchored(k, v, folder) for k, v in values.items() if k in SUBJECT_FIELDS}
+
+
+def settle_loss(spec: LossSpec | None, data: Dataset, where: str) -> tuple[Loss, tuple[str, ...]]:
+    """The loss, and a note where it was assumed.
+
+    Raises:
+        UsageError: none is named and the targets are not class labels.
+    """
+    if isinstance(spec, Loss):
+        return spec, ()
+    if isinstance(spec, (str, Mapping)):
+        return load_loss(spec), ()
+    if callable(spec):
+        return FunctionLoss(spec, getattr(spec, "__qualname__", repr(spec))), ()
+    if data.targets.dtype.is_floating_point:
+        raise UsageError(
+            "nothing says which loss the network was trained with",
+            where=where,
+            hint="the targets are real numbers; add:  --loss mse   (or --loss bce)",
+        )
+    return load_loss("cross_entropy"), ("cross-entropy is assumed: the targets are class labels",)
+
+
+def describe_loss(loss: Loss) -> dict[str, Any]:
+    """Name and options of a loss, as JSON can write them."""
+    return {
+        "name": loss.name,
+        **{k: v for k, v in vars(loss).items() if not callable(v) and not k.startswith("_")},
+    }
+
+
+def _source_hash(spec: str) -> str | None:
+    """Hash of the file that a factory stands in: other code is another network."""
+    path = Path(spec.rpartition(":")[0])
+    return _hash(path.read_text()) if path.suffix == ".py" and path.is_file() else None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,181 @@
+"""One subject under one plan: risks, symmetry groups and evaluation, each made once."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import fnmatch
+import hashlib
+
+import torch
+from torch import nn
+
+from flatmeter.errors import FlatmeterError, OutOfMemory, UsageError
+from flatmeter.measures.base import BNMode, Measure
+from flatmeter.measures.context import Context
+from flatmeter.plan import Plan
+from flatmeter.risk.empirical import EmpiricalRisk, Evaluation
+from flatmeter.risk.preflight import preflight, raise_non_finite
+from flatmeter.subject import Subject
+from flatmeter.symmetry.find import find_group
+from flatmeter.symmetry.group import SymmetryGroup
+from flatmeter.watch import Watch
+
+
+class Workbench:
+    """Makes what measures compute from, lazily, and shares it between them.
+
+    Args:
+        subject: what is measured.
+        plan: how.
+    """
+
+    def __init__(self, subject: Subject, plan: Plan) -> None:
+        self.subject, self.plan = subject, plan
+        self.model = _with_fixed(subject.model, plan.params) if plan.params else subject.model
+        self.batch_size = plan.batch_size
+        self._risks: dict[BNMode, EmpiricalRisk] = {}
+        self._groups: dict[BNMode, SymmetryGroup] = {}
+        self._prints: dict[BNMode, str] = {}
+
+    def risk(self, bn: BNMode) -> EmpiricalRisk:
+        """The empirical risk with batch-norm in a mode; the same object for both without one."""
+        bn = bn if self.subject.has_batch_norm else "eval"
+        if bn not in self._risks:
+            risk = EmpiricalRisk(
+                self.model,
+                self.subject.loss,
+                self.subject.data,
+                bn=bn,
+                batch_size=self.batch_size,
+                bn_batch=self.plan.bn_batch,
+                device=self.plan.device,
+                dtype=self.plan.torch_dtype(),
+                weight_decay=self.plan.weight_decay,
+            )
+            self._risks[bn] = risk
+            self._prints[bn] = fingerprint(risk.module)
+        return self._risks[bn]
+
+    def group(self, bn: BNMode) -> SymmetryGroup:
+        """The symmetry group of the network in that mode."""
+        bn = bn if self.subject.has_batch_norm else "eval"
+        if bn not in self._groups:
+            risk = self.risk(bn)
+            with risk.math_attention():
+                self._groups[bn] = find_group(risk.module, risk.example_inputs(), risk.space.names)
+        return self._groups[bn]
+
+    def prepare(self) -> tuple[Evaluation, tuple[str, ...]]:
+        """Preflight and evaluation, in the network's own mode.
+
+        Returns:
+            Loss and accuracy over all the data, and what the preflight had to say.
+
+        Raises:
+            FlatmeterError: nothing can be measured; says why.
+        """
+        while True:
+            try:
+                risk = self.risk("eval")
+                notes = preflight(risk)
+                evaluation = risk.evaluate()
+                break
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                self.retreat("eval", error)
+        if not abs(evaluation.loss) < float("inf"):
+            raise_non_finite(risk)
+        return evaluation, notes
+
+    def context(self, measure: Measure, watch: Watch) -> Context:
+        """What a measure is given."""
+        bn = self.plan.mode(measure)
+        risk = self.risk(bn)
+        return Context(
+            risk=risk,
+            bn=risk.bn,
+            group=lambda: self.group(bn),
+            rtol=self.plan.rtol,
+            confidence=self.plan.confidence,
+            max_products=self.plan.max_products,
+            seed=self.plan.seed,
+            progress=watch.within(f"{self.subject.name}: {measure.name}"),
+            lr=self.plan.lr,
+            training_weight_decay=self.plan.weight_decay or None,
+        )
+
+    def retreat(self, bn: BNMode, error: BaseException) -> None:
+        """Halve the micro-batch after memory ran out.
+
+        Raises:
+            OutOfMemory: the batch cannot be made smaller.
+        """
+        risk = self._risks.get(bn if self.subject.has_batch_norm else "eval")
+        self._risks.clear()
+        if self.plan.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if risk is not None and risk.samples_interact:
+            raise OutOfMemory(
+                f"memory ran out for one batch of {self.plan.bn_batch} samples",
+                hint="these batches are part of the definition where batch-norm uses each batch's "
+                "own statistics: a smaller --bn-batch fits, and is another number",
+            ) from error
+        current = 1 if risk is None else min(_batch_size(risk), len(self.subject.data))
+        if current <= 1:
+            raise OutOfMemory(
+                "memory ran out even with one sample at a time",
+                hint="use a device with more memory, or --params to measure a part of the network",
+            ) from error
+        self.batch_size = current // 2
+
+    def check_untouched(self, bn: BNMode, measure: Measure) -> None:
+        """Parameters and buffers that measures share are as they were.
+
+        Raises:
+            FlatmeterError: the measure changed them; the next one gets fresh copies.
+        """
+        bn = bn if self.subject.has_batch_norm else "eval"
+        risk = self._risks.get(bn)
+        if risk is not None and fingerprint(risk.module) != self._prints[bn]:
+            del self._risks[bn]
+            raise FlatmeterError(
+                f"{measure.name} changed the network's parameters or buffers while measuring",
+                hint="its value would belong to another network; this is a bug of the measure",
+            )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash of every parameter and buffer: names, shapes, dtypes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def _batch_size(risk: EmpiricalRisk) -> int:
+    try:
+        return risk.batch_size
+    except (torch.OutOfMemoryError, MemoryError):
+        return 1
+
+
+def _with_fixed(model: nn.Module, pattern: str) -> nn.Module:
+    """A copy of which only the parameters that match the pattern are trainable.
+
+    Raises:
+        UsageError: none does.
+    """
+    model = copy.deepcopy(model)
+    names = [name for name, _ in model.named_parameters()]
+    if not fnmatch.filter(names, pattern):
+        close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+        raise UsageError(
+            f"no parameter is named like {pattern!r}",
+            where="--params",
+            hint=f"names are for example {', '.join(close)}",
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and fnmatch.fnmatchcase(name, pattern))
+    return model
