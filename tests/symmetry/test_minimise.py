@@ -1,0 +1,102 @@
+"""The minimum over a group against closed forms and a general-purpose optimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize as scipy_minimize
+from scipy.sparse import csr_matrix
+
+from flatmeter.symmetry.minimise import minimise
+
+
+def chain(depth):
+    """Scales of a chain of layers without biases: one up, the next down."""
+    E = np.zeros((depth, depth - 1))
+    for i in range(depth - 1):
+        E[i, i], E[i + 1, i] = 1, -1
+    return E
+
+
+@pytest.mark.parametrize("depth", [2, 3, 8, 40])
+def test_a_chain_without_biases(depth):
+    T = 10.0 ** np.random.default_rng(depth).uniform(-8, 8, depth)
+    found = minimise(T, chain(depth))
+    assert found.value == pytest.approx(depth * np.exp(np.log(T).mean()), rel=1e-11)
+    assert found.attained
+    assert found.gradient_norm < 1e-11
+    # At the minimum every layer has the same trace.
+    np.testing.assert_allclose(T * np.exp(-2 * found.log_scales), found.value / depth, rtol=1e-10)
+
+
+def test_two_layers_with_biases_and_the_oracle():
+    T = np.array([2.238285532392, 0.858493613284, 0.407988924563, 0.188910222746])
+    E = np.array([[1.0], [1.0], [-1.0], [0.0]])
+    found = minimise(T, E)
+    assert found.value == pytest.approx(2 * np.sqrt((T[0] + T[1]) * T[2]) + T[3], rel=1e-12)
+    assert found.value == pytest.approx(2.436977475524, rel=1e-11)
+    assert np.exp(found.log_scales[0]) == pytest.approx(1.659837090306, rel=1e-9)
+    assert found.iterations <= 12
+
+
+def test_against_a_general_optimiser():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        E = rng.integers(-1, 2, (9, 3)).astype(float)
+        E = np.vstack([E, -E[:3]])  # every direction raises something
+        T = rng.uniform(0.1, 10, 12)
+        reference = scipy_minimize(
+            lambda u, T=T, E=E: np.log(np.sum(T * np.exp(-2 * E @ u))), np.zeros(3), tol=1e-14
+        )
+        found = minimise(T, E)
+        if found.attained:
+            assert found.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
+        assert found.value <= np.exp(reference.fun) * (1 + 1e-9)
+
+
+def test_rescaled_weights_give_the_same_minimum():
+    rng = np.random.default_rng(1)
+    E, T = chain(6), rng.uniform(0.1, 10, 6)
+    before = minimise(T, E).value
+    after = minimise(T * np.exp(-2 * E @ rng.normal(size=5, scale=5)), E).value
+    assert after == pytest.approx(before, rel=1e-12)
+
+
+def test_a_dead_layer_is_not_attained():
+    found = minimise(np.array([0.0, 3.0, 1.0]), np.array([[1.0], [-1.0], [0.0]]))
+    assert found.value == pytest.approx(1.0)
+    assert not found.attained
+    assert found.dropped == (0, 1)
+
+
+def test_a_direction_that_falls_for_ever():
+    # The first two terms move alone; the last two against each other.
+    E = np.array([[1.0, 0], [2.0, 1.0], [0, 1.0], [0, -1.0]])
+    found = minimise(np.array([5.0, 7.0, 4.0, 9.0]), E)
+    assert found.value == pytest.approx(2 * np.sqrt(36.0))
+    assert found.dropped == (0, 1)
+    assert not found.attained
+
+
+def test_no_group_and_no_weights():
+    assert minimise(np.array([1.0, 2.0]), np.zeros((2, 0))).value == 3.0
+    assert minimise(np.zeros(2), chain(2)).value == 0.0
+    with pytest.raises(ValueError, match="negative"):
+        minimise(np.array([1.0, -1.0]), chain(2))
+
+
+def test_redundant_and_sparse_bases():
+    T = np.array([3.0, 5.0, 7.0])
+    once = minimise(T, chain(3)).value
+    twice = np.hstack([chain(3), chain(3) @ np.array([[1.0], [2.0]])])
+    assert minimise(T, twice).value == pytest.approx(once, rel=1e-12)
+    assert minimise(T, csr_matrix(chain(3))).value == pytest.approx(once, rel=1e-12)
+
+
+def test_a_large_sparse_problem():
+    rng = np.random.default_rng(2)
+    depth = 3000
+    E = csr_matrix(chain(depth))
+    T = 10.0 ** rng.uniform(-1, 1, depth)
+    found = minimise(T, E)
+    assert found.value == pytest.approx(depth * np.exp(np.log(T).mean()), rel=1e-6)
