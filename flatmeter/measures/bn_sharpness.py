@@ -22,12 +22,10 @@ Not to be trusted: where variances are so small that ε matters, one function ha
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from flatmeter.estimate import Estimate, Why
@@ -36,11 +34,9 @@ from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
 from flatmeter.measures.invariant_blocks import invariant_blocks
 from flatmeter.measures.line_search import LineSearch
+from flatmeter.measures.lower_bound import hidden_by_rounding, spread, verdict
 from flatmeter.measures.spheres import GeodesicPath, Spheres, StraightPath
 from flatmeter.spectral.line_integral import LineIntegral
-
-FLOAT32_FLOOR = 1e-5
-"""Part of the loss below which its changes are rounding in float32."""
 
 
 class Settings(MeasureSettings):
@@ -56,7 +52,7 @@ class Settings(MeasureSettings):
     )
     steps: int = Field(20, ge=1, description="most ascent steps from each start")
     starts: int = Field(3, ge=1, description="ascents: the first from the gradient, others random")
-    nodes: int = Field(8, ge=2, description="nodes on each half of the integral, at first")
+    nodes: int = Field(4, ge=2, description="nodes on each half of the integral, at first")
     max_nodes: int = Field(64, ge=4, description="and at most")
     ascent_rtol: float = Field(1e-2, gt=0, description="gain still to come at which ascents stop")
     agreement: float = Field(0.2, gt=0, description="most relative distance of the two best starts")
@@ -109,28 +105,20 @@ class SharpestLine:
     integral: LineIntegral
 
     @property
-    def spread(self) -> float:
-        """Relative distance of the two best starts; infinite if there is only one."""
-        if len(self.starts) < 2:
-            return math.inf
-        best, second = sorted(self.starts, reverse=True)[:2]
-        return (best - second) / best if best > 0 else 0.0
-
-    @property
     def hidden(self) -> bool:
         """The loss changes by less than the dtype resolves."""
-        double = self.search.risk.dtype == torch.float64
-        return not double and self.integral.peak < FLOAT32_FLOOR * abs(float(self.search.loss))
+        search = self.search
+        return hidden_by_rounding(self.integral.peak, float(search.loss), search.risk.dtype)
 
     def estimate(self) -> Estimate:
         """φ, and whether it may be relied on."""
-        p, integral, why = self.settings.p, self.integral, Why.LOWER_BOUND
-        if self.hidden:
-            why = Why.PRECISION
-        elif not (self.ascent.settled and integral.converged):
-            why = Why.BUDGET
-        elif self.spread > self.settings.agreement:
-            why = Why.SPREAD
+        p, integral = self.settings.p, self.integral
+        why = verdict(
+            hidden=self.hidden,
+            settled=self.ascent.settled and integral.converged,
+            apart=spread(self.starts),
+            agreement=self.settings.agreement,
+        )
         value = integral.value ** (1 / p)
         return Estimate(
             value=value,
@@ -148,7 +136,7 @@ class SharpestLine:
         reached = ", ".join(f"{start:.4g}" for start in self.starts)
         notes = (
             f"a lower bound: the starts reached {reached} (the first from the gradient), the two "
-            f"best differ by {self.spread:.1%}, further steps would add about {gain:.1%}",
+            f"best differ by {spread(self.starts):.1%}, further steps would add about {gain:.1%}",
             f"{len(self.search.spheres.blocks)} blocks; δ = {s.delta:g}, p = {s.p:g}, {s.ball} "
             f"ball, {s.path} path, {self.integral.nodes} nodes on each piece",
         )
