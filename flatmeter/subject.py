@@ -139,6 +139,7 @@ class Loader:
         checkpoint = read(path, key=key)
         words = _settled([self.given, checkpoint.metadata, beside, self.project])
         network, recipe = self._model(words, checkpoint)
+        recipe["key"] = key
         notes = fit(network, checkpoint)
         data = self.dataset(words, checkpoint)
         loss, said = settle_loss(words.get("loss"), data, where=str(path))

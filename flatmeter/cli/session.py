@@ -84,9 +84,10 @@ class Session:
 
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
+        paths = expand(arguments)
         plan = self._settled_plan()
         self.output.check(plan)
-        return plan, expand(arguments)
+        return plan, paths
 
     def _settled_plan(self) -> Plan:
         s = self.settings

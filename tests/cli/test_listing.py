@@ -1,0 +1,44 @@
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("measures", ["minimum_sharpness: ", "relative_flatness: ", "options: "]),
+        ("models", ["zoo:mlp", "torchvision:resnet18", "file.py:factory"]),
+        ("data", ["digits", "torchvision:NAME"]),
+        ("losses", ["cross_entropy", "mse", "bce"]),
+        ("formats", ["safetensors"]),
+    ],
+)
+def test_what_can_be_named(flatmeter, topic, words):
+    code, out, err = flatmeter("list", topic)
+    assert (code, err) == (0, "")
+    assert all(word in out for word in words)
+    assert "Traceback" not in out
+
+
+def test_unknown_topic(flatmeter):
+    code, out, err = flatmeter("list", "mesures")
+    assert (code, out) == (2, "")
+    assert "measures" in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(flatmeter, shell):
+    code, out, _ = flatmeter("completion", shell)
+    assert code == 0
+    assert "_FLATMETER_COMPLETE" in out
+
+
+def test_unknown_command_names_the_nearest(flatmeter):
+    code, out, err = flatmeter("mesure", "a.pt")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'measure'?" in err
+
+
+def test_version(flatmeter):
+    from flatmeter import __version__
+
+    code, out, _ = flatmeter("--version")
+    assert (code, out) == (0, f"flatmeter, version {__version__}\n")

@@ -1,0 +1,289 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def _toy(toys, name):
+    return f"{toys}:{name}"
+
+
+def test_a_checkpoint_that_says_everything_needs_nothing_else(flatmeter, checkpoint, toys):
+    code, out, err = flatmeter("measure", checkpoint, "-M", _toy(toys, "Norm"), "--progress=none")
+    assert code == 0
+    assert err == ""
+    theta = torch.cat([t.reshape(-1) for t in torch.load(checkpoint)["state_dict"].values()])
+    expected = float(theta.double().square().sum())
+    lines = out.splitlines()
+    assert lines[0].split() == ["checkpoint", "loss", "accuracy", "N", "norm"]
+    assert lines[2].split()[0] == "a.pt"
+    assert lines[2].split()[-1] == f"{expected:.3f}"
+
+
+def test_json_document(flatmeter, checkpoint, toys):
+    code, out, _ = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Norm"), "-f", "json", "--seed", 3, "-q"
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert document["run"]["settings"]["seed"] == 3
+    assert next(iter(document["run"]["data"].values()))
+    rows = document["rows"]
+    assert [(r["measure"], r["quantity"]) for r in rows] == [("norm", "value"), ("norm", "dim")]
+    assert rows[0]["n_data"] == 24
+    assert rows[0]["loss"] > 0
+    assert rows[0]["message"] == "a toy"
+    assert rows[0]["bn_mode"] is None
+    assert rows[1]["value"] == 43
+
+
+def test_layers_are_added_when_asked_for(flatmeter, checkpoint, toys):
+    arguments = ("measure", checkpoint, "-M", _toy(toys, "Norm"), "--per-layer", "-q")
+    _, out, _ = flatmeter(*arguments, "-f", "jsonl")
+    assert [json.loads(x)["scope"] for x in out.splitlines()] == ["network", "network", "first"]
+    _, out, _ = flatmeter(*arguments)
+    assert "layer or tensor   size" in out
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "md", "latex"])
+def test_other_formats(flatmeter, checkpoint, toys, form):
+    code, out, _ = flatmeter("measure", checkpoint, "-M", _toy(toys, "Norm"), "-f", form, "-q")
+    assert code == 0
+    assert "norm" in out
+    assert "a.pt" in out
+
+
+def test_options_of_measures(flatmeter, checkpoint, toys):
+    arguments = ("measure", checkpoint, "-M", _toy(toys, "Norm"), "-f", "json", "-q")
+    one = json.loads(flatmeter(*arguments, "--set", "norm.power=1e0")[1])["rows"][0]
+    two = json.loads(flatmeter(*arguments)[1])["rows"][0]
+    assert one["value"] != two["value"]
+    assert one["key"] != two["key"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--set", "norm.powr=1"], "norm has no option 'powr'\ndid you mean power?"),
+        (["--set", "norm.power=much"], "norm.power cannot be 'much'"),
+        (["--set", "power=1"], "is not MEASURE.OPTION=VALUE"),
+        (["--set", "nrm.power=1"], "nrm"),
+        (["-M", "gradient_nrm"], "gradient_norm"),
+        (["--samples", "-3"], "--samples: samples cannot be '-3'"),
+        (["--columns", "los"], "--columns: there is no column 'los'\ndid you mean loss?"),
+        (["--sort", "lss"], "--sort: there is no column 'lss'\ndid you mean loss?"),
+        (["--export", "a.xlsx"], "csv, json, jsonl, md, tex, html"),
+        (["--export", "no/where.csv"], "cannot write into the folder no"),
+        (["--device", "cuda:99"], "no device cuda:99"),
+        (["--device", "tpu"], "--device"),
+        (["--params", "nothing*"], "no parameter is named like 'nothing*'"),
+        (["--model-arg", "width"], "is not NAME=VALUE"),
+        (["--max-time", "soon"], "not a duration"),
+        (["--rtoll", "1"], "--rtol"),
+        (["--bn", "train"], "train"),
+    ],
+)
+def test_mistakes_on_the_command_line(flatmeter, checkpoint, toys, flags, text):
+    code, out, err = flatmeter("measure", checkpoint, "-M", _toy(toys, "Norm"), *flags)
+    assert code == 2
+    assert out == ""
+    assert text in err
+    assert "Traceback" not in err
+
+
+def test_a_value_that_did_not_converge(flatmeter, checkpoint, toys):
+    arguments = ("measure", checkpoint, "-M", _toy(toys, "Unconverged"), "-q")
+    code, out, _ = flatmeter(*arguments)
+    assert code == 6
+    assert "1 ± 2 [1]" in out
+    assert "[1] unconverged: did not converge: the product budget ran out" in out
+    assert flatmeter(*arguments, "--allow-unconverged")[0] == 0
+
+
+def test_a_measure_that_does_not_apply_is_no_failure(flatmeter, checkpoint, toys):
+    code, out, err = flatmeter("measure", checkpoint, "-M", _toy(toys, "Refusing"), "-q")
+    assert code == 0
+    assert err == ""
+    assert "[1] refusing: it has no meaning here" in out
+
+
+def test_one_measure_that_fails_does_not_stop_the_others(flatmeter, checkpoint, toys):
+    code, out, err = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Buggy"), "-M", _toy(toys, "Norm"), "-o", "out"
+    )
+    assert code == 1
+    assert "a bug in buggy: KeyError: 'nothing'" in err
+    assert "Traceback" not in err
+    assert "Traceback" in Path("out/log.txt").read_text()
+    assert "error [1]" in out
+    code, out, _ = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Buggy"), "-M", _toy(toys, "Norm"), "--fail-fast"
+    )
+    assert code == 70
+    assert "norm" not in out
+
+
+@pytest.mark.parametrize(
+    ("toy", "code", "text"),
+    [
+        ("Infinite", 1, "the value is nan"),
+        ("Vandal", 1, "vandal changed the network's parameters"),
+        ("Hungry", 5, "memory ran out even with one sample"),
+        ("Buggy", 70, "a bug in buggy"),
+    ],
+)
+def test_failures_of_single_measures(flatmeter, checkpoint, toys, toy, code, text):
+    found, out, err = flatmeter("measure", checkpoint, "-M", _toy(toys, toy), "-f", "json")
+    (row,) = json.loads(out)["rows"]
+    assert found == code
+    assert row["status"] == "error"
+    assert row["value"] is None
+    assert text in row["message"]
+    assert text in err
+
+
+def test_a_vandal_does_not_spoil_what_follows(flatmeter, checkpoint, toys):
+    norm = ("-M", _toy(toys, "Norm"), "-f", "json", "-q")
+    alone = json.loads(flatmeter("measure", checkpoint, *norm)[1])["rows"][0]
+    after = flatmeter("measure", checkpoint, "-M", _toy(toys, "Vandal"), *norm)[1]
+    assert json.loads(after)["rows"][1]["value"] == alone["value"]
+
+
+def test_batches_shrink_until_they_fit(flatmeter, checkpoint, toys):
+    code, out, _ = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Peckish"), "-b", 16, "-f", "json", "-q"
+    )
+    assert code == 0
+    assert json.loads(out)["rows"][0]["value"] == 4
+
+
+def test_many_checkpoints_one_of_them_bad(flatmeter, checkpoint, toys, make_checkpoint, tmp_path):
+    make_checkpoint(tmp_path, "c.pt", seed=2)
+    (tmp_path / "b.pt").write_bytes(checkpoint.read_bytes()[:500])
+    norm = ("-M", _toy(toys, "Norm"))
+    code, out, err = flatmeter("measure", "a.pt", "b.pt", "c.pt", *norm)
+    assert code == 1
+    assert "b.pt" in err
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["a.pt", "b.pt", "c.pt"]
+    assert "error [1]" in out
+    code, out, _ = flatmeter("measure", "a.pt", "b.pt", "c.pt", *norm, "--fail-fast")
+    assert code == 1
+    assert "c.pt" not in out
+    assert flatmeter("measure", "b.pt", *norm)[0] == 3
+    assert flatmeter("measure", "b.pt", *norm)[1] == ""
+
+
+def test_wrong_network(flatmeter, checkpoint, toys):
+    code, out, err = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Norm"), "--model-arg", "hidden=6"
+    )
+    assert code == 4
+    assert out == ""
+    assert "0.weight" in err
+
+
+def test_missing_words_are_named_with_a_guess(flatmeter, checkpoint, toys):
+    state = torch.load(checkpoint)["state_dict"]
+    torch.save(state, "bare.pt")
+    norm = ("-M", _toy(toys, "Norm"), "-q")
+    code, _, err = flatmeter("measure", "bare.pt", *norm)
+    assert code == 2
+    assert "nothing says which network these weights belong to" in err
+    assert "--model path/to/net.py:factory --data path/to/data.py:factory" in err
+    code, _, err = flatmeter("measure", "bare.pt", *norm, "--model", "net.py:build")
+    assert code == 2
+    assert "--data path/to/data.py:factory" in err
+    assert flatmeter("measure", "bare.pt", *norm, "-m", "net.py:build", "-d", "data.npz")[0] == 0
+    Path("bare.pt.yaml").write_text("model: net.py:build\ndata: data.npz\n")
+    assert flatmeter("measure", "bare.pt", *norm)[0] == 0
+    Path("bare.pt.yaml").write_text("modell: net.py:build\n")
+    code, _, err = flatmeter("measure", "bare.pt", *norm)
+    assert code == 2
+    assert "bare.pt.yaml:1: unknown setting 'modell'\ndid you mean 'model'" in err
+
+
+def test_the_project_file_speaks_for_checkpoints_that_are_silent(flatmeter, checkpoint, toys):
+    torch.save(torch.load(checkpoint)["state_dict"], "bare.pt")
+    Path("flatmeter.yaml").write_text("model: net.py:build\ndata: data.npz\nloss: mse\n")
+    norm = ("-M", _toy(toys, "Norm"), "-f", "json", "-q")
+    assert flatmeter("measure", "a.pt", *norm)[0] == 0
+    code, _, err = flatmeter("measure", "bare.pt", *norm)
+    assert code == 2
+    assert "--loss cross_entropy" in err
+
+
+def test_folders_patterns_and_lists(flatmeter, checkpoint, toys, make_checkpoint, tmp_path):
+    make_checkpoint(tmp_path, "b.pt", seed=1)
+    norm = ("-M", _toy(toys, "Norm"), "-f", "jsonl", "--columns", "loss", "-q")
+
+    def names(*arguments, stdin=""):
+        code, out, _ = flatmeter("measure", *arguments, *norm, stdin=stdin)
+        assert code == 0
+        return list(dict.fromkeys(json.loads(x)["checkpoint"] for x in out.splitlines()))
+
+    assert names(tmp_path) == [f"{tmp_path}/a.pt", f"{tmp_path}/b.pt"]
+    assert names("*.pt") == ["a.pt", "b.pt"]
+    assert names("-", stdin="b.pt\n\na.pt\n") == ["b.pt", "a.pt"]
+    assert names("b.pt", "b.pt") == ["b.pt"]
+    (tmp_path / "empty").mkdir()
+    for argument in ("empty", "*.ckpt", "missing.pt"):
+        code, _, err = flatmeter("measure", argument, *norm)
+        assert code in (2, 3)
+        assert argument in err
+        assert "Traceback" not in err
+    assert flatmeter("measure")[0] == 2
+
+
+def test_resume_measures_only_what_is_missing(flatmeter, checkpoint, toys):
+    arguments = ("measure", checkpoint, "-M", _toy(toys, "Norm"), "-o", "out", "-v")
+    assert flatmeter(*arguments)[0] == 0
+    code, _out, err = flatmeter(*arguments)
+    assert code == 0
+    assert "norm: from the results folder" in err
+    assert len(Path("out/results.jsonl").read_text().splitlines()) == 3
+    code, _, err = flatmeter(*arguments, "-b", 5)
+    assert "norm: from the results folder" in err
+    code, _, err = flatmeter(*arguments, "--seed", 1)
+    assert "from the results folder" not in err
+    code, _, err = flatmeter(*arguments, "--force")
+    assert "from the results folder" not in err
+    run = json.loads(Path("out/run.json").read_text())
+    assert {"flatmeter", "torch", "argv", "settings", "data", "device"} <= set(run)
+
+
+def test_exports(flatmeter, checkpoint, toys):
+    code, _, _ = flatmeter(
+        *("measure", checkpoint, "-M", _toy(toys, "Norm"), "-q"),
+        *("--export", "a.csv", "--export", "b.html", "--columns", "norm.dim"),
+    )
+    assert code == 0
+    assert Path("a.csv").read_text().startswith("schema_version,checkpoint,")
+    assert "<td>43.00</td>" in Path("b.html").read_text()
+
+
+def test_plan_without_measuring(flatmeter, checkpoint, toys):
+    code, out, _ = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Slow"), "-M", _toy(toys, "Norm"), "--dry-run"
+    )
+    assert code == 0
+    assert "norm (bn eval) power=2.0, mode=plain" in out
+    assert "a.pt: 43 parameters in 4 tensors, 24 samples" in out
+    assert "to measure: 2, finished before: 0" in out
+
+
+def test_part_of_the_parameters(flatmeter, checkpoint, toys):
+    code, out, _ = flatmeter(
+        "measure", checkpoint, "-M", _toy(toys, "Norm"), "--params", "0.*", "-f", "json", "-q"
+    )
+    assert code == 0
+    assert json.loads(out)["rows"][1]["value"] == 25
+
+
+def test_batch_norm_mode_is_told(flatmeter, toys, make_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint(tmp_path, "bn.pt", bn=True)
+    arguments = ("measure", "bn.pt", "-M", _toy(toys, "Norm"), "-q")
+    assert "bn eval" in flatmeter(*arguments)[1]
+    row = json.loads(flatmeter(*arguments, "--bn", "batch", "-f", "json")[1])["rows"][0]
+    assert (row["bn_mode"], row["bn_batch"]) == ("batch", 256)
