@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from flatmeter.checkpoint import Checkpoint
 
-_RESNETS = {
+_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",

@@ -150,7 +150,7 @@ class Loader:
             loss=loss,
             sha256=checkpoint.sha256,
             recipe=recipe,
-            notes=(*checkpoint.notes, *notes, *data.notes, *said),
+            notes=(*checkpoint.notes, *notes, *said),
         )
 
     def _model(

@@ -153,6 +153,8 @@ class Session:
             self._note(f"{subject.name}: {note}")
         data = self.output.run["data"]
         if subject.data.name not in data:
+            for note in subject.data.notes:
+                self._note(f"{subject.data.name}: {note}")
             data[subject.data.name] = subject.data.fingerprint()
             self._describe()
 

@@ -102,7 +102,10 @@ def pivot(
         cells = tuple(_cell(own, name, digits, short, marks, notes) for name in names)
         lines.append((short, cells))
     heads = tuple(Column(name, _heading(network, name)) for name in names)
-    return Grid(folder, heads, tuple(lines), _footnotes(marks, network, names, len(lines)))
+    footnotes = _footnotes(marks, network, names, len(lines))
+    if any("±" in cell for _, cells in lines for cell in cells):
+        footnotes += _legend(network)
+    return Grid(folder, heads, tuple(lines), tuple(footnotes))
 
 
 def _by_checkpoint(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -200,21 +203,23 @@ def _note(row: Row, notes: bool) -> str:
 
 def _footnotes(
     marks: dict[str, list[str]], rows: Sequence[Row], names: Sequence[str], total: int
-) -> tuple[str, ...]:
+) -> list[str]:
     found = []
     for number, (note, checkpoints) in enumerate(marks.items(), start=1):
         own = list(dict.fromkeys(checkpoints))
         whose = f" ({', '.join(own)})" if len(own) < total else ""
         found.append(f"[{number}] {note}{whose}")
     said = {(r.measure, r.why) for r in rows if r.why in _NOTEWORTHY and r.measure in names}
-    found += [f"{measure}: {why}" for measure, why in sorted(said)]
-    confidences = {r.confidence for r in rows if r.confidence is not None}
-    if len(confidences) == 1 and any(r.half_width for r in rows):
-        percent = f"{100 * confidences.pop():g}"
-        found.append(
-            f"± is half the {percent} % interval; without ±, the error is below the last digit"
-        )
-    return tuple(found)
+    return found + [f"{measure}: {why}" for measure, why in sorted(said)]
+
+
+def _legend(rows: Sequence[Row]) -> list[str]:
+    """What ± means; left out where intervals of different coverage were brought together."""
+    coverages = {r.confidence for r in rows if r.confidence is not None}
+    if len(coverages) != 1:
+        return []
+    percent = f"{100 * coverages.pop():g}"
+    return [f"± is half the {percent} % interval; without ±, the error is below the last digit"]
 
 
 def _heading(rows: Sequence[Row], name: str) -> tuple[str, ...]:
