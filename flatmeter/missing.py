@@ -61,44 +61,48 @@ def _outputs(tensors: Mapping[str, Tensor]) -> int:
     return int(next((t.shape[0] for t in reversed(list(tensors.values())) if t.dim() == 2), 0))
 
 
-def missing_model(checkpoint: Checkpoint, words: Mapping[str, Any]) -> UsageError:
-    """The error of a checkpoint of which nothing says the network.
+def missing(checkpoint: Checkpoint, lacking: Sequence[str]) -> UsageError:
+    """The error of a checkpoint of which nothing, or nothing but itself, says what it belongs to.
 
     Args:
         checkpoint: what was read.
-        words: what is known of it, by field.
+        lacking: of ``model``, ``data`` and ``loss``.
     """
-    spec, args = guess_model(checkpoint.tensors)
-    flags = "".join(f" --model-arg {k}={v}" for k, v in args.items())
-    lines = [f"model: {spec}", *([f"model_args: {args}".replace("'", "")] if args else [])]
-    if words.get("data") is None:
-        data = guess_data(checkpoint.tensors)
-        flags += f" --data {data}"
-        lines.append(f"data: {data}")
-    return UsageError(
-        "nothing says which network these weights belong to",
-        where=str(checkpoint.path),
-        hint=_addition(f"--model {spec}{flags}", lines, checkpoint),
-    )
-
-
-def missing_data(checkpoint: Checkpoint) -> UsageError:
-    """The error of a checkpoint of which nothing says the data."""
-    spec = guess_data(checkpoint.tensors)
-    return UsageError(
-        "nothing says which data the network was trained on",
-        where=str(checkpoint.path),
-        hint=_addition(f"--data {spec}", [f"data: {spec}"], checkpoint),
-    )
-
-
-def _addition(flags: str, lines: Sequence[str], checkpoint: Checkpoint) -> str:
+    said = {name: checkpoint.metadata[name] for name in lacking if checkpoint.metadata.get(name)}
+    flags: list[str] = []
+    lines: list[str] = []
+    for name in lacking:
+        if name == "model" and name not in said:
+            spec, args = guess_model(checkpoint.tensors)
+            flags += [f"--model {spec}", *(f"--model-arg {k}={v}" for k, v in args.items())]
+            lines += [f"model: {spec}", *(["model_args: " + _yaml(args)] if args else [])]
+        else:
+            spec = said.get(name) or guess_data(checkpoint.tensors)
+            flags.append(f"--{name} {spec}")
+            lines.append(f"{name}: {spec}")
     shown = [f"{n} {list(t.shape)}" for n, t in list(checkpoint.tensors.items())[:3]]
-    return "\n".join(
-        [
-            f"it begins with {', '.join(shown)}; a guess to correct where it is wrong:",
-            f"  {flags}",
-            f"or, in {checkpoint.path.name}.yaml beside it or in flatmeter.yaml:",
-            *(f"  {line}" for line in lines),
-        ]
+    begins = f"it begins with {', '.join(shown)}; a guess, to correct where it is wrong:"
+    return UsageError(
+        _what(lacking, said),
+        where=str(checkpoint.path),
+        hint="\n".join(
+            [
+                "if you trust it, name it yourself:" if said else begins,
+                f"  {' '.join(flags)}",
+                f"or, in {checkpoint.path.name}.yaml beside it or in flatmeter.yaml:",
+                *(f"  {line}" for line in lines),
+            ]
+        ),
     )
+
+
+def _what(lacking: Sequence[str], said: Mapping[str, Any]) -> str:
+    if said:
+        named = " and ".join(f"{value} for its {name}" for name, value in said.items())
+        return f"the checkpoint names code to run, {named}; a checkpoint alone is not obeyed"
+    asked = {"model": "which network these weights belong to", "data": "which data it learnt from"}
+    return f"nothing says {' and '.join(asked[name] for name in lacking)}"
+
+
+def _yaml(args: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{k}: {v}" for k, v in args.items()) + "}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from flatmeter.checkpoint import Checkpoint, fit, read
-from flatmeter.config.anchor import anchored
-from flatmeter.config.fields import SUBJECT_FIELDS
-from flatmeter.config.layers import nearest_file
-from flatmeter.config.yaml_file import read_yaml
+from flatmeter.checkpoint import fit, read
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import as_dataset, load_data
 from flatmeter.errors import UsageError
-from flatmeter.missing import missing_data, missing_model
+from flatmeter.missing import missing
 from flatmeter.model.registry import build_model
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
+from flatmeter.words import project_words, settle, sidecar
 
 DataSpec = str | Dataset | tuple[Tensor, Tensor] | torch.utils.data.Dataset[Any]
 LossSpec = str | Mapping[str, Any] | Loss | Callable[[Tensor, Tensor], Tensor]
@@ -83,7 +79,9 @@ def load(
     """Read a checkpoint and everything that is needed to measure it.
 
     What is not given is taken from the checkpoint's own words (``flatmeter.save`` writes them),
-    from a file ``CHECKPOINT.yaml`` beside it, or from the nearest ``flatmeter.yaml``.
+    from a file ``CHECKPOINT.yaml`` beside it, or from the nearest ``flatmeter.yaml``. Code that a
+    checkpoint names (``pkg.mod:factory``, ``file.py:factory``) is run only where one of the others
+    names it too: a checkpoint may be a stranger's.
 
     Args:
         path: of the checkpoint.
@@ -128,7 +126,7 @@ class Loader:
     ) -> None:
         self.given = {k: v for k, v in given.items() if v is not None}
         self.samples, self.seed = samples, seed
-        self.project = _project() if project is None else project
+        self.project = project_words() if project is None else project
         self._data: tuple[str, Dataset] | None = None
 
     def load(self, path: str | Path) -> Subject:
@@ -137,11 +135,16 @@ class Loader:
         beside = sidecar(path)
         key = self.given.get("key") or beside.get("key") or self.project.get("key")
         checkpoint = read(path, key=key)
-        words = _settled([self.given, checkpoint.metadata, beside, self.project])
-        network, recipe = self._model(words, checkpoint)
+        words = settle([self.given, checkpoint.metadata, beside, self.project], own=1)
+        lacking = [name for name in ("model", "data") if words[name] is None]
+        if words["loss"] is None and checkpoint.metadata.get("loss"):
+            lacking.append("loss")
+        if lacking:
+            raise missing(checkpoint, lacking)
+        network, recipe = self._model(words)
         recipe["key"] = key
         notes = fit(network, checkpoint)
-        data = self.dataset(words, checkpoint)
+        data = self._dataset(words)
         loss, said = settle_loss(words.get("loss"), data, where=str(path))
         return Subject(
             name=str(path),
@@ -153,70 +156,22 @@ class Loader:
             notes=(*checkpoint.notes, *notes, *said),
         )
 
-    def _model(
-        self, words: Mapping[str, Any], checkpoint: Checkpoint
-    ) -> tuple[nn.Module, dict[str, Any]]:
-        spec, args = words.get("model"), dict(words.get("model_args") or {})
+    @staticmethod
+    def _model(words: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+        spec, args = words["model"], dict(words["model_args"])
         if isinstance(spec, nn.Module):
             return spec, {"model": type(spec).__qualname__}
-        if spec is None:
-            raise missing_model(checkpoint, words)
         recipe = {"model": spec, "model_args": args, "source": _source_hash(spec)}
         return build_model(spec, args), recipe
 
-    def dataset(self, words: Mapping[str, Any], checkpoint: Checkpoint) -> Dataset:
+    def _dataset(self, words: Mapping[str, Any]) -> Dataset:
         """The data that the words name; the source read last is kept for the next checkpoint."""
-        spec = words.get("data")
-        if spec is None:
-            raise missing_data(checkpoint)
+        spec = words["data"]
         if not isinstance(spec, str):
             return as_dataset(spec, name="data", samples=self.samples, seed=self.seed)
         if self._data is None or self._data[0] != spec:
             self._data = spec, load_data(spec, samples=self.samples, seed=self.seed)
         return self._data[1]
-
-
-def _settled(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The first source that has a field decides it; arguments belong to their model."""
-    words: dict[str, Any] = {}
-    for name in ("model", "data", "loss"):
-        words[name] = next((s[name] for s in sources if s.get(name) is not None), None)
-    owner = next((s for s in sources if s.get("model") is not None), {})
-    words["model_args"] = {
-        **(owner.get("model_args") or {}),
-        **(sources[0].get("model_args") or {}),
-    }
-    return words
-
-
-def sidecar(path: Path) -> dict[str, Any]:
-    """What the file ``CHECKPOINT.yaml`` beside a checkpoint says of it.
-
-    Raises:
-        UsageError: the file says something else.
-    """
-    beside = path.with_name(path.name + ".yaml")
-    if not beside.is_file():
-        return {}
-    file = read_yaml(beside)
-    for name in file.values:
-        if name not in SUBJECT_FIELDS:
-            close = difflib.get_close_matches(name, SUBJECT_FIELDS, n=1)
-            nearest = f"did you mean {close[0]!r}? " if close else ""
-            raise UsageError(
-                f"unknown setting {name!r}",
-                where=file.where(name),
-                hint=f"{nearest}a file beside a checkpoint says: {', '.join(SUBJECT_FIELDS)}",
-            )
-    return {k: anchored(k, v, beside.parent) for k, v in file.values.items()}
-
-
-def _project() -> dict[str, Any]:
-    """What the nearest project file says of checkpoints."""
-    path = nearest_file(Path.cwd())
-    values = read_yaml(path).values if path else {}
-    folder = path.parent if path else Path.cwd()
-    return {k: anchored(k, v, folder) for k, v in values.items() if k in SUBJECT_FIELDS}
 
 
 def settle_loss(spec: LossSpec | None, data: Dataset, where: str) -> tuple[Loss, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from torch import nn
 
 import flatmeter
 from flatmeter.errors import NonFinite, Stopped, UsageError
+from flatmeter.model.registry import build_model
 
 
 @pytest.fixture
@@ -85,18 +86,14 @@ def test_batch_norm_mode_changes_the_number(net, data):
     assert one != two
 
 
-def test_saved_and_loaded(tmp_path, net):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\n"
-        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-    )
+def test_saved_and_loaded(tmp_path):
+    model = build_model("zoo:mlp", {"hidden": [6]})
     path = flatmeter.save(
-        tmp_path / "a.pt", model, name=f"{tmp_path}/net.py:build", data="digits", loss="mse"
+        tmp_path / "a.pt", model, name="zoo:mlp", args={"hidden": [6]}, data="digits", loss="mse"
     )
     subject = flatmeter.load(path, samples=100, loss="cross_entropy")
     assert len(subject.data) == 100
-    assert torch.equal(subject.model[1].weight, model[1].weight)
+    assert torch.equal(subject.model.head.weight, model.head.weight)
     results = flatmeter.measure(subject, "gradient_norm")
     assert results.row("gradient_norm").checkpoint == str(path)
     other = flatmeter.measure(path, "gradient_norm", samples=100, loss="cross_entropy")

@@ -38,23 +38,12 @@ def _paths(argument: str) -> Iterable[Path]:
         return [path for line in lines if line for path in _paths(line)]
     path = Path(argument)
     if path.is_dir():
-        return _in_folder(path)
+        from flatmeter.checkpoint import checkpoints_in
+
+        return checkpoints_in(path)
     if not path.exists() and _MAGIC & set(argument):
         matches = sorted(glob.glob(argument, recursive=True))
         if not matches:
             raise UsageError("no file matches this pattern", where=argument)
         return [path for match in matches for path in _paths(match)]
     return [path]
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    """Files of a folder that are checkpoints by their bytes."""
-    from flatmeter.checkpoint import recognise
-
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = [p for p in files if recognise(p) is not None]
-    if not found:
-        raise UsageError(
-            f"no checkpoint is in this folder ({len(files)} other files)", where=str(folder)
-        )
-    return found

@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from flatmeter.checkpoint import save
+from flatmeter.model.zoo import mlp
 
 NET = """
-from torch import nn
+from flatmeter.model.zoo import mlp
 
-def build(hidden=5, bn=False):
-    norm = [nn.BatchNorm1d(hidden)] if bn else []
-    return nn.Sequential(nn.Linear(4, hidden), *norm, nn.ReLU(), nn.Linear(hidden, 3))
+def build(hidden=5, norm="none"):
+    return mlp(4, [hidden], 3, norm=norm)
 """
 
 TOYS = '''
@@ -93,7 +92,7 @@ class Vandal(_Toy):
     name = "vandal"
 
     def compute(self, context):
-        context.risk.module[0].weight.data.zero_()
+        context.risk.module.linear0.weight.data.zero_()
         return Measurement({"value": Estimate.of_exact(0.0)})
 
 
@@ -145,16 +144,12 @@ def make_checkpoint():
         (folder / "net.py").write_text(NET)
         inputs = torch.randn(24, 4, generator=torch.Generator().manual_seed(7))
         np.savez(folder / "data.npz", inputs=inputs.numpy(), targets=np.arange(24) % 3)
+        args = {"in_features": 4, "hidden": [5], "classes": 3, "norm": "batch" if bn else "none"}
         torch.manual_seed(seed)
-        norm = [nn.BatchNorm1d(5)] if bn else []
-        model = nn.Sequential(nn.Linear(4, 5), *norm, nn.ReLU(), nn.Linear(5, 3))
+        model = mlp(**args)
+        data = f"{folder}/data.npz"
         return save(
-            folder / name,
-            model,
-            name=f"{folder}/net.py:build",
-            args={"bn": True} if bn else None,
-            data=f"{folder}/data.npz",
-            loss="cross_entropy",
+            folder / name, model, name="zoo:mlp", args=args, data=data, loss="cross_entropy"
         )
 
     return make

@@ -176,11 +176,11 @@ def test_many_checkpoints_one_of_them_bad(flatmeter, checkpoint, toys, make_chec
 
 def test_wrong_network(flatmeter, checkpoint, toys):
     code, out, err = flatmeter(
-        "measure", checkpoint, "-M", _toy(toys, "Norm"), "--model-arg", "hidden=6"
+        "measure", checkpoint, "-M", _toy(toys, "Norm"), "--model-arg", "hidden=[6]"
     )
     assert code == 4
     assert out == ""
-    assert "0.weight" in err
+    assert "linear0.weight" in err
 
 
 def test_missing_words_are_named_with_a_guess(flatmeter, checkpoint, toys):
@@ -189,7 +189,7 @@ def test_missing_words_are_named_with_a_guess(flatmeter, checkpoint, toys):
     norm = ("-M", _toy(toys, "Norm"), "-q")
     code, _, err = flatmeter("measure", "bare.pt", *norm)
     assert code == 2
-    assert "nothing says which network these weights belong to" in err
+    assert "nothing says which network these weights belong to and which data" in err
     assert "--model path/to/net.py:factory --data path/to/data.py:factory" in err
     code, _, err = flatmeter("measure", "bare.pt", *norm, "--model", "net.py:build")
     assert code == 2
@@ -201,6 +201,32 @@ def test_missing_words_are_named_with_a_guess(flatmeter, checkpoint, toys):
     code, _, err = flatmeter("measure", "bare.pt", *norm)
     assert code == 2
     assert "bare.pt.yaml:1: unknown setting 'modell'\ndid you mean 'model'" in err
+
+
+@pytest.mark.parametrize("field", ["model", "data", "loss"])
+def test_code_that_only_the_checkpoint_names_is_not_run(flatmeter, checkpoint, toys, field):
+    """A checkpoint may be a stranger's: it must not choose what is imported and called."""
+    content = torch.load(checkpoint)
+    content["flatmeter"][field] = "evil.py:run"
+    torch.save(content, "evil.pt")
+    Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    code, out, err = flatmeter("measure", "evil.pt", "-M", _toy(toys, "Norm"))
+    assert (code, out) == (2, "")
+    assert not Path("ran").exists()
+    assert f"names code to run, evil.py:run for its {field}" in err
+    assert f"--{field} evil.py:run" in err
+
+
+def test_code_that_is_named_by_hand_is_run_with_the_arguments_stored(flatmeter, checkpoint, toys):
+    content = torch.load(checkpoint)
+    content["flatmeter"].update(model="net.py:build", model_args={"hidden": 5})
+    torch.save(content, "own.pt")
+    norm = ("-M", _toy(toys, "Norm"), "-q")
+    assert flatmeter("measure", "own.pt", *norm)[0] == 2
+    assert flatmeter("measure", "own.pt", *norm, "--model", "net.py:build")[0] == 0
+    Path("flatmeter.yaml").write_text(f"model: {Path.cwd()}/net.py:build\n")
+    assert flatmeter("measure", "own.pt", *norm)[0] == 0
+    assert flatmeter("measure", "a.pt", *norm)[0] == 0
 
 
 def test_the_project_file_speaks_for_checkpoints_that_are_silent(flatmeter, checkpoint, toys):
@@ -274,7 +300,7 @@ def test_plan_without_measuring(flatmeter, checkpoint, toys):
 
 def test_part_of_the_parameters(flatmeter, checkpoint, toys):
     code, out, _ = flatmeter(
-        "measure", checkpoint, "-M", _toy(toys, "Norm"), "--params", "0.*", "-f", "json", "-q"
+        "measure", checkpoint, "-M", _toy(toys, "Norm"), "--params", "linear0.*", "-f", "json", "-q"
     )
     assert code == 0
     assert json.loads(out)["rows"][1]["value"] == 25

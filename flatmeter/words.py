@@ -1,0 +1,92 @@
+"""What is said of a checkpoint, by whom, and whose word counts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flatmeter.config.anchor import anchored
+from flatmeter.config.fields import SUBJECT_FIELDS
+from flatmeter.config.layers import nearest_file
+from flatmeter.config.yaml_file import read_yaml
+from flatmeter.data.tensor_file import ENDINGS
+from flatmeter.errors import UsageError
+from flatmeter.model.registry import LIBRARIES
+
+_SOURCES = ("digits", "torchvision", "imagefolder")
+
+
+def settle(sources: Sequence[Mapping[str, Any]], *, own: int) -> dict[str, Any]:
+    """The first source that has a field decides it.
+
+    Arguments belong to their model: they come from the sources that name the same one, the
+    earlier the stronger. Arguments that the first source gives without a model join them.
+
+    Args:
+        sources: what each says, the strongest first.
+        own: which of them is the checkpoint itself. Where it names code to run, its word counts
+            only if another source names the same.
+    """
+    others = [source for i, source in enumerate(sources) if i != own]
+    heard = list(sources)
+    heard[own] = {
+        name: value
+        for name, value in sources[own].items()
+        if not names_code(name, value) or any(o.get(name) == value for o in others)
+    }
+    words: dict[str, Any] = {}
+    for name in ("model", "data", "loss"):
+        words[name] = next((s[name] for s in heard if s.get(name) is not None), None)
+    words["model_args"] = {}
+    for source in reversed(heard):
+        same = words["model"] is not None and source.get("model") == words["model"]
+        if same or source is heard[0]:
+            words["model_args"].update(source.get("model_args") or {})
+    return words
+
+
+def names_code(name: str, value: Any) -> bool:
+    """Whether using a field's value means to import and run code that the value names."""
+    if isinstance(value, Mapping):
+        value = value.get("name")
+    if not isinstance(value, str):
+        return False
+    if name == "model":
+        return value.rpartition(":")[0] not in ("", *LIBRARIES)
+    if name == "data":
+        kind = value.partition("@")[0].partition(":")[0]
+        return kind not in _SOURCES and not value.lower().endswith(ENDINGS)
+    return name == "loss" and ":" in value
+
+
+def sidecar(path: Path) -> dict[str, Any]:
+    """What the file ``CHECKPOINT.yaml`` beside a checkpoint says of it.
+
+    Raises:
+        UsageError: the file says something else.
+    """
+    beside = path.with_name(path.name + ".yaml")
+    if not beside.is_file():
+        return {}
+    file = read_yaml(beside)
+    for name in file.values:
+        if name not in SUBJECT_FIELDS:
+            close = difflib.get_close_matches(name, SUBJECT_FIELDS, n=1)
+            nearest = f"did you mean {close[0]!r}? " if close else ""
+            raise UsageError(
+                f"unknown setting {name!r}",
+                where=file.where(name),
+                hint=f"{nearest}a file beside a checkpoint says: {', '.join(SUBJECT_FIELDS)}",
+            )
+    return {k: anchored(k, v, beside.parent) for k, v in file.values.items()}
+
+
+def project_words() -> dict[str, Any]:
+    """What the nearest project file says of checkpoints."""
+    path = nearest_file(Path.cwd())
+    if path is None:
+        return {}
+    values = read_yaml(path).values
+    return {k: anchored(k, v, path.parent) for k, v in values.items() if k in SUBJECT_FIELDS}
