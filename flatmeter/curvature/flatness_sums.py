@@ -1,0 +1,208 @@
+"""What relative flatness adds up over samples, from any form of a layer's curvature.
+
+The Hessian A of a sample's loss in the layer's output is given entry by entry, or by columns as
+``A = Σ_c δ_c δ_cᵀ``. With W the layer's matrix and D = diag(σ) the standard deviations of its
+features, the sums are::
+
+    κ_Tr = Σ_ss' (W Wᵀ)_ss' Σ_t H_st,s't        κ_nw = Σ_ss' (W D² Wᵀ)_ss' Σ_t H_st,s't / σ_t²
+    Tr H = Σ_s Σ_t H_st,st
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flatmeter.curvature.matrix_view import MatrixView
+from flatmeter.curvature.row_eigenvalues import (
+    FORMED,
+    STORED,
+    RowMaxima,
+    factored_maxima,
+    formed_maxima,
+)
+
+#: Most numbers of per-sample gradients held at once.
+GRADIENT_BUDGET = 2**23
+
+
+class FeatureMoments:
+    """Mean and variance of a layer's features over all positions of all samples.
+
+    Batches are merged by their means, so that no digits are lost (Chan, Golub, LeVeque 1983).
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | float = 0.0
+        self.spread: Tensor | float = 0.0
+        self.rounding = 0.0
+
+    def add(self, features: Tensor, dtype: torch.dtype) -> None:
+        """Take in ``features [k, g, m]`` that were computed in ``dtype``."""
+        k = len(features)
+        mean = features.mean(0)
+        shift = mean - self.mean
+        self.spread += (features - mean).square().sum(0)
+        self.spread += shift.square() * (self.count * k / (self.count + k))
+        self.mean += shift * (k / (self.count + k))
+        self.count += k
+        self.rounding = 8 * torch.finfo(dtype).eps
+
+    @property
+    def deviation(self) -> Tensor:
+        """σ ``[g, m]``, exactly zero where a feature is constant up to rounding."""
+        assert isinstance(self.mean, Tensor)
+        assert isinstance(self.spread, Tensor)
+        sigma = (self.spread / self.count).sqrt()
+        return sigma.masked_fill(sigma <= self.rounding * self.mean.abs(), 0.0)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Feature scales for the normalised sum.
+
+    Args:
+        forward: σ ``[g, m]``, 0 for features that are left out.
+        inverse: 1/σ² ``[g, m]``, 0 for those.
+        left_out: how many have σ = 0.
+    """
+
+    forward: Tensor
+    inverse: Tensor
+    left_out: int
+
+    @classmethod
+    def of(cls, moments: FeatureMoments, view: MatrixView) -> Scales:
+        """From a layer's features; the bias's constant feature has scale 1."""
+        sigma = moments.deviation
+        if view.constant:
+            sigma = torch.cat([sigma[:, :-1], torch.ones_like(sigma[:, :1])], 1)
+        inverse = torch.where(sigma > 0, sigma.square().clamp_min(1e-300).reciprocal(), 0.0)
+        return cls(sigma, inverse, int((sigma == 0).sum()))
+
+
+class Weighing:
+    """The sums of one layer, as functions of a sample's inputs and curvature.
+
+    Args:
+        view: the layer as matrices.
+        scales: of its features.
+    """
+
+    def __init__(self, view: MatrixView, scales: Scales) -> None:
+        self.view, self.scales = view, scales
+        self.root = _root(view.weight)
+        self.scaled_root = _root(view.weight * scales.forward.unsqueeze(1))
+        self.gram = self.root @ self.root.transpose(1, 2)
+        self.scaled_gram = self.scaled_root @ self.scaled_root.transpose(1, 2)
+
+    def of_columns(self, a: Tensor, deltas: Tensor) -> Tensor:
+        """Sums over samples from columns of the curvature.
+
+        Args:
+            a: inputs ``[n, g, T, m]``.
+            deltas: columns ``[c, n, g, T, d]``.
+
+        Returns:
+            ``[3, c]``: κ_Tr, κ_nw and Tr H.
+        """
+        if self.view.positions == 1:
+            squares = a[:, :, 0].square()
+            d = deltas[:, :, :, 0]
+            plain, scaled = squares.sum(-1), (squares * self.scales.inverse).sum(-1)
+            norms = [
+                torch.einsum("cngd,gdr->cngr", d, root).square().sum(-1)
+                for root in (self.root, self.scaled_root)
+            ]
+            own = d.square().sum(-1)
+            parts = (norms[0] * plain, norms[1] * scaled, own * plain)
+            return torch.stack([p.sum((1, 2)) for p in parts])
+        total = torch.zeros(3, len(deltas), dtype=torch.float64, device=a.device)
+        for part, delta in self.parts(a, deltas):
+            grad = delta.transpose(-1, -2) @ part
+            total[0] += (self.root.transpose(1, 2) @ grad).square().sum((1, 2, 3, 4))
+            scaled = (self.scaled_root.transpose(1, 2) @ grad).square()
+            total[1] += (scaled * self.scales.inverse.unsqueeze(1)).sum((1, 2, 3, 4))
+            total[2] += grad.square().sum((1, 2, 3, 4))
+        return total
+
+    def parts(self, a: Tensor, deltas: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Samples in parts small enough to form their gradients."""
+        size = max(1, GRADIENT_BUDGET // (len(deltas) * self.view.weight.numel()))
+        return list(zip(a.split(size), deltas.split(size, dim=1), strict=True))
+
+
+def _root(weight: Tensor) -> Tensor:
+    """``U [g, d, r]`` with ``U Uᵀ = W Wᵀ``, r = min(d, m)."""
+    U, s, _ = torch.linalg.svd(weight, full_matrices=False)
+    root: Tensor = U * s.unsqueeze(1)
+    return root
+
+
+class RowBlocks:
+    """The blocks ``H_ss`` of a layer's rows, kept in whichever form is small.
+
+    Args:
+        view: the layer as matrices.
+        samples: N, positions counted where each is a sample of its own.
+        single: a sample has one position.
+    """
+
+    def __init__(self, view: MatrixView, samples: int, *, single: bool) -> None:
+        g, d, m = view.weight.shape
+        self.single = single
+        self.factored = single and samples * g * (m + d) <= STORED
+        self.formed = not self.factored and g * d * m * m <= FORMED
+        self.inputs: list[Tensor] = []
+        self.diagonals: list[Tensor] = []
+        if self.formed:
+            self.blocks = view.weight.new_zeros(g, d, m, m)
+
+    @property
+    def kept(self) -> bool:
+        """The blocks are small enough to be kept in some form."""
+        return self.factored or self.formed
+
+    def add_factored(self, inputs: Tensor, diagonal: Tensor) -> None:
+        """``Σ_i diagonal_is a_i a_iᵀ`` for ``inputs [n, g, 1, m]``, ``diagonal [n, g, d]``.
+
+        Given the same tensor of inputs again, the diagonals of the same samples add up.
+        """
+        if self.formed:
+            a = inputs[:, :, 0]
+            self.blocks += torch.einsum("ngd,ngi,ngj->gdij", diagonal, a, a)
+        elif self.factored and self.inputs and self.inputs[-1] is inputs:
+            self.diagonals[-1] = self.diagonals[-1] + diagonal
+        elif self.factored:
+            self.inputs.append(inputs)
+            self.diagonals.append(diagonal)
+
+    def add_columns(self, weighing: Weighing, a: Tensor, deltas: Tensor) -> None:
+        """The same from columns of the curvature, shaped as for :class:`Weighing`."""
+        if self.single:
+            self.add_factored(a, deltas[:, :, :, 0].square().sum(0))
+        elif self.formed:
+            for part, delta in weighing.parts(a, deltas):
+                grad = (delta.transpose(-1, -2) @ part).flatten(0, 1)
+                self.blocks += torch.einsum("ngdi,ngdj->gdij", grad, grad)
+
+    def maxima(self, normalizer: float, *, seed: int, rtol: float) -> RowMaxima | None:
+        """λ_max of every row's block over ``normalizer``; ``None`` where they were not kept."""
+        if self.formed:
+            return formed_maxima(self.blocks.flatten(0, 1) / normalizer)
+        if not self.factored:
+            return None
+        a, diagonal = torch.cat(self.inputs)[:, :, 0], torch.cat(self.diagonals) / normalizer
+        per_group = [
+            factored_maxima(x, w, seed=seed, rtol=rtol)
+            for x, w in zip(a.unbind(1), diagonal.unbind(1), strict=True)
+        ]
+        return RowMaxima(
+            torch.cat([p.values for p in per_group]),
+            torch.cat([p.bounds for p in per_group]),
+            max(p.steps for p in per_group),
+            all(p.converged for p in per_group),
+        )
