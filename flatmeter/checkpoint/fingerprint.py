@@ -1,4 +1,4 @@
-"""The identity of a file: its SHA-256."""
+"""The identity of a file: the SHA-256 of its bytes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 _CHUNK = 1 << 20
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's bytes in hexadecimal, a mebibyte at a time."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read as a stream."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

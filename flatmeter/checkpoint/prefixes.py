@@ -1,84 +1,105 @@
-"""Prefixes that wrappers put before the names of weights: found, removed, never to a collision."""
+"""Prefixes that wrappers such as DDP and torch.compile put before the names of weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
-#: Parts of a name that a wrapper adds: DataParallel and DDP, torch.compile, FSDP, checkpointing.
+from flatmeter.errors import CheckpointRefused
+
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+#: torch's AveragedModel counts here, beside weights that begin with ``module.``.
+AVERAGED = "n_averaged"
 
 
-def without_wrappers(names: Iterable[str]) -> dict[str, str] | None:
-    """The names without the parts that wrappers add, at any depth.
-
-    Returns:
-        New name by old name; ``None`` if two names would become one or a name would vanish.
-    """
-    renamed = {n: ".".join(p for p in n.split(".") if p not in WRAPPERS) for n in names}
-    return _valid(renamed)
-
-
-def without_leading_wrappers(names: Iterable[str]) -> dict[str, str] | None:
-    """As :func:`without_wrappers`, but only at the beginning of each name."""
-    renamed = {}
-    for name in names:
-        parts = name.split(".")
-        while parts and parts[0] in WRAPPERS:
-            parts.pop(0)
-        renamed[name] = ".".join(parts)
-    return _valid(renamed)
-
-
-def without_common(names: Collection[str]) -> dict[str, str] | None:
-    """The names without the first part (``model.``, ``net.``, ``backbone.``) that all share.
-
-    Returns:
-        New name by old name; ``None`` where there is no such part.
-    """
-    first = {name.partition(".")[0] for name in names}
-    if len(first) != 1 or not all("." in name for name in names):
-        return None
-    return {name: name.partition(".")[2] for name in names}
-
-
-def match_names(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
-    """Rename a checkpoint's weights to those of a network.
-
-    Names that fit as they are stay; else wrappers are removed, at the beginning and then anywhere;
-    else one common first part, only where that makes the names those of the network.
+@dataclass(frozen=True)
+class Renaming:
+    """Names in a network, and the names in the file that they stand for.
 
     Args:
-        names: in the checkpoint.
-        wanted: in the network.
+        stored: name in the file by name in the network.
+        notes: what was stripped.
+    """
+
+    stored: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def strip_prefixes(
+    names: Collection[str], fits: Callable[[Collection[str]], bool], where: str
+) -> Renaming:
+    """Strip as little as makes the names fit the network.
+
+    Tried in this order: nothing; wrappers' prefixes from the front, one after the other; wrappers'
+    prefixes at any depth; and then each of these less one prefix that all names share.
+
+    Args:
+        names: in the file.
+        fits: whether a set of names is that of the network.
+        where: the file, for messages.
 
     Returns:
-        New name by old name: of the first exact match, else of the mildest renaming that has the
-        most names in common, for the message about what differs.
+        The first renaming that fits; where none does, the one without any wrapper's prefix.
+
+    Raises:
+        CheckpointRefused: stripping would make two names one.
     """
-    goal = set(wanted)
-    candidates = list(_candidates(names))
-    for renamed in candidates:
-        if set(renamed.values()) == goal:
-            return renamed
-    return max(candidates, key=lambda renamed: len(goal & set(renamed.values())))
+    kept, averaged = _without_count(names)
+    tried = list(_stripped(kept, where))
+    shorter = [r for r in map(_less_one_prefix, tried) if r is not None]
+    chosen = next((r for r in (*tried, *shorter) if fits(r.stored.keys())), tried[-1])
+    return Renaming(chosen.stored, (*averaged, *chosen.notes))
 
 
-def _candidates(names: Collection[str]) -> Iterable[dict[str, str]]:
-    plain = {name: name for name in names}
-    stripped = [r for r in (without_leading_wrappers(names), without_wrappers(names)) if r]
-    yield plain
-    yield from stripped
-    for renamed in (plain, *stripped):
-        shorter = without_common(list(renamed.values()))
-        if shorter is not None:
-            yield {old: shorter[new] for old, new in renamed.items()}
+def without_wrappers(name: str) -> str:
+    """The name without the prefixes of wrappers, at any depth."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def strip_wrappers(tensors: Mapping[str, object]) -> dict[str, str]:
-    """Names for saving: without wrappers where that is possible, else as they are."""
-    return without_leading_wrappers(tensors) or {name: name for name in tensors}
+def _without_count(names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+    others = [name for name in names if name != AVERAGED]
+    if len(others) == len(names) or not all(name.startswith("module.") for name in others):
+        return list(names), ()
+    return others, ("these are averaged weights (n_averaged is there)",)
 
 
-def _valid(renamed: dict[str, str]) -> dict[str, str] | None:
-    new = renamed.values()
-    return renamed if len(set(new)) == len(renamed) and all(new) else None
+def _stripped(names: Collection[str], where: str) -> Iterator[Renaming]:
+    current = Renaming({name: name for name in names})
+    yield current
+    while (first := _shared(current)) in WRAPPERS:
+        current = _drop(current, str(first))
+        yield current
+    bare: dict[str, str] = {}
+    for name in names:
+        short = without_wrappers(name)
+        if short in bare or not short:
+            twin = bare.get(short, "nothing")
+            raise CheckpointRefused(
+                f"without the prefixes of wrappers {name} and {twin} would have one name",
+                where=where,
+                hint="save model.module.state_dict() (DDP) or model._orig_mod.state_dict() "
+                "(torch.compile)",
+            )
+        bare[short] = name
+    gone = sorted({part for name in names for part in name.split(".") if part in WRAPPERS})
+    yield Renaming(bare, tuple(f"prefix {part}. stripped" for part in gone))
+
+
+def _less_one_prefix(renaming: Renaming) -> Renaming | None:
+    first = _shared(renaming)
+    return _drop(renaming, first) if first is not None else None
+
+
+def _shared(renaming: Renaming) -> str | None:
+    """The first part of all names, if it is one and none would be left empty."""
+    if not all("." in name for name in renaming.stored):
+        return None
+    firsts = {name.partition(".")[0] for name in renaming.stored}
+    return firsts.pop() if len(firsts) == 1 else None
+
+
+def _drop(renaming: Renaming, first: str) -> Renaming:
+    shorter = {name.partition(".")[2]: stored for name, stored in renaming.stored.items()}
+    note = f"prefix {first}. stripped"
+    notes = renaming.notes if note in renaming.notes else (*renaming.notes, note)
+    return Renaming(shorter, notes)

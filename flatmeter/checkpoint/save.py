@@ -1,8 +1,7 @@
-"""Writing a checkpoint that says which network, data and loss it belongs to."""
+"""Checkpoints that say which network, arguments, data and loss they belong to."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatmeter.checkpoint.prefixes import strip_wrappers
+from flatmeter._version import __version__
+from flatmeter.checkpoint.words import ENTRY, FORMAT
 from flatmeter.errors import FlatmeterError, UsageError
-
-#: Version of the entry ``flatmeter`` in a checkpoint.
-FORMAT = 1
 
 
 def save(
@@ -29,80 +26,106 @@ def save(
     loss: str | Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> Path:
-    """Store a network's weights together with what is needed to measure them.
+    """Save a network so that ``flatmeter measure PATH`` knows what to do with it.
 
-    The file is an ordinary one of PyTorch, ``torch.load(path, weights_only=True)`` reads it:
-    ``{"flatmeter": {…}, "state_dict": {…}}``. It appears whole or not at all.
+    The file is an ordinary checkpoint: ``torch.load(path)["state_dict"]`` are the weights, without
+    the prefixes of DDP and ``torch.compile``. It is written whole or not at all.
 
     Args:
         path: of the file; its folder is made where it is missing.
-        model: the trained network; wrappers (DataParallel, torch.compile) leave no trace.
-        name: which network it is: ``zoo:NAME``, ``torchvision:NAME``, ``pkg.mod:factory`` or
-            ``file.py:factory``.
-        args: arguments of the factory.
-        data: source of the training data, as ``--data`` takes it.
-        loss: as ``--loss`` takes it.
-        extra: anything else worth keeping, such as ``epoch=90``; plain values only.
+        model: the network, possibly wrapped.
+        name: how to build it: ``zoo:NAME``, ``torchvision:NAME``, ``pkg.mod:factory`` or
+            ``file.py:factory``, kept as given.
+        args: keyword arguments of the factory.
+        data: that it was trained on, as for ``--data``.
+        loss: that it was trained with, as for ``--loss``.
+        extra: anything else worth keeping, such as ``lr``, ``batch_size`` or ``weight_decay``:
+            numbers, texts, and lists and mappings of them.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: an argument that a file cannot say in plain values.
+        UsageError: a value cannot be kept in a file that is read without running code.
         FlatmeterError: the file cannot be written.
     """
     path = Path(path)
-    words = {
-        "format": FORMAT,
-        "model": name,
-        "model_args": dict(args or {}),
-        "data": data,
-        "loss": dict(loss) if isinstance(loss, Mapping) else loss,
-        **extra,
-    }
-    for key, value in words.items():
-        words[key] = _plain(value, key)
-    _write({"flatmeter": words, "state_dict": _weights(model)}, path)
+    words = {"model": name, "model_args": dict(args or {}), "data": data, "loss": loss, **extra}
+    entry = {"format": FORMAT, "version": __version__}
+    entry |= {key: _plain(value, key) for key, value in words.items()}
+    _write(path, {ENTRY: entry, "state_dict": clean_state(model)})
     return path
 
 
-def _plain(value: Any, name: str) -> Any:
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"a checkpoint cannot hold this {name}: {error}",
-            where="save",
-            hint="numbers, texts, lists and dictionaries of them can be stored",
-        ) from error
+def clean_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers as contiguous CPU tensors under the names of the unwrapped network.
+
+    Tied tensors stay one; a view of a larger tensor is copied, so that the rest is not stored.
+    """
+    model = _unwrapped(model)
+    state: dict[str, Tensor] = {}
+    kept: dict[tuple[Any, ...], Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):
+            key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+            # Empty tensors have no address to tell them by.
+            same = kept.setdefault(key, _own(tensor)) if tensor.numel() else _own(tensor)
+            state[name.replace("_orig_mod.", "")] = same
+    return state
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    found = model.state_dict()
-    for name, value in found.items():
-        if not isinstance(value, Tensor):
-            raise UsageError(
-                f"the network's entry {name!r} is {type(value).__name__}, not a tensor",
-                where="save",
-            )
-    names = strip_wrappers(found)
-    return {names[name]: tensor.detach().cpu() for name, tensor in found.items()}
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DDP, DataParallel and torch.compile, whatever their order."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
 
 
-def _write(content: Mapping[str, Any], path: Path) -> None:
+def _own(tensor: Tensor) -> Tensor:
+    whole = tensor.detach().cpu().contiguous()
+    fills = whole.untyped_storage().nbytes() == whole.numel() * whole.element_size()
+    return whole if fills else whole.clone()
+
+
+def _plain(value: Any, key: str) -> Any:
+    """The value in types that a reader admits without running code."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        # A NumPy number is one of these by inheritance, yet is pickled as an object.
+        return next((t(value) for t in (bool, int, float, str) if isinstance(value, t)), None)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{key}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, key) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return _plain(value.item(), key)
+    raise UsageError(
+        f"{key} is {type(value).__name__}, which a checkpoint cannot keep",
+        where="flatmeter.save",
+        hint="give numbers, texts, and lists and mappings of them",
+    )
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            torch.save(dict(content), file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError about the position in the file.
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        # torch's writer wraps a full disk in an error of its own.
+        cause = error if isinstance(error, OSError) else error.__context__ or error
+        said = cause.strerror if isinstance(cause, OSError) else str(cause).partition("\n")[0]
         raise FlatmeterError(
-            f"cannot write the checkpoint: {why}",
+            f"cannot write the checkpoint: {said}",
             where=str(path),
             hint="choose a folder that you may write to and that has room",
         ) from error

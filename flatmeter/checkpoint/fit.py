@@ -1,0 +1,141 @@
+"""Weights into a network, strictly: every one of them, or a list of what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from flatmeter.checkpoint.checkpoint import Checkpoint
+from flatmeter.checkpoint.prefixes import Renaming, strip_prefixes
+from flatmeter.errors import ArchitectureMismatch, CheckpointRefused
+
+_SHOWN = 10
+#: Counts and extra states may be absent: they change no output.
+_OPTIONAL = ("num_batches_tracked", "_extra_state")
+
+
+class Wanted:
+    """The names that a network has weights and buffers under.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        state = model.state_dict(keep_vars=True)
+        self.tensors: dict[str, Tensor] = {k: v for k, v in state.items() if torch.is_tensor(v)}
+        self.names = set(state)
+        owners: dict[int, list[str]] = {}
+        for name, tensor in self.tensors.items():
+            owners.setdefault(id(tensor), []).append(name)
+        self._tied = {name: group for group in owners.values() for name in group}
+
+    def missing(self, names: Collection[str]) -> list[str]:
+        """Names without weights; of tied ones a single name is enough."""
+        return [
+            name
+            for name in self.tensors
+            if name not in names
+            and name.rpartition(".")[2] not in _OPTIONAL
+            and not any(twin in names for twin in self._tied[name])
+        ]
+
+    def unexpected(self, names: Collection[str]) -> list[str]:
+        """Names that the network does not have."""
+        return [name for name in names if name not in self.names]
+
+    def fits(self, names: Collection[str]) -> bool:
+        """The names are those of the network."""
+        return not self.missing(names) and not self.unexpected(names)
+
+
+def fit(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Load a checkpoint's weights into a network, in place and strictly.
+
+    Args:
+        model: of the architecture that the weights belong to. Becomes float64 if all of them are.
+        checkpoint: what was read.
+
+    Returns:
+        Notes on what was stripped and converted.
+
+    Raises:
+        ArchitectureMismatch: names or shapes differ; lists the first ten of each kind.
+        CheckpointRefused: weights are integers, as quantised ones are, or names collide.
+    """
+    wanted, where = Wanted(model), str(checkpoint.path)
+    renaming = strip_prefixes(list(checkpoint.tensors), wanted.fits, where)
+    state = {name: checkpoint.tensors[stored] for name, stored in renaming.stored.items()}
+    _check(wanted, state, renaming, where)
+    _refuse_integers(wanted, state, where)
+    notes = _convert(model, wanted, state)
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ArchitectureMismatch(
+            "the network does not take the weights", where=where, hint=str(error)
+        ) from error
+    return (*renaming.notes, *notes)
+
+
+def _check(wanted: Wanted, state: Mapping[str, Tensor], renaming: Renaming, where: str) -> None:
+    missing, unexpected = wanted.missing(state), wanted.unexpected(state)
+    misshaped = [
+        f"{name} is {list(tensor.shape)}, the network's is {list(wanted.tensors[name].shape)}"
+        for name, tensor in state.items()
+        if name in wanted.tensors
+        and not is_lazy(wanted.tensors[name])
+        and tensor.shape != wanted.tensors[name].shape
+    ]
+    if not (missing or unexpected or misshaped):
+        return
+    unexpected = [renaming.stored[name] for name in unexpected]
+    lines = [
+        *_listed("missing from the checkpoint", missing),
+        *_listed("unexpected in the checkpoint", unexpected),
+        *_listed("of another shape", misshaped),
+    ]
+    raise ArchitectureMismatch(
+        f"the weights do not fit the network: {len(missing)} missing, {len(unexpected)} "
+        f"unexpected, {len(misshaped)} of another shape",
+        where=where,
+        hint="\n".join([*lines, "check --model, --model-arg and --key"]),
+    )
+
+
+def _listed(head: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    rest = [f"  and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return [f"{head} ({len(items)}):", *(f"  {item}" for item in items[:_SHOWN]), *rest]
+
+
+def _refuse_integers(wanted: Wanted, state: Mapping[str, Tensor], where: str) -> None:
+    found = [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in state.items()
+        if name in wanted.tensors
+        and wanted.tensors[name].is_floating_point()
+        and not tensor.is_floating_point()
+    ]
+    if found:
+        raise CheckpointRefused(
+            f"{len(found)} weights are integers, as quantised ones are: "
+            f"{', '.join(found[:_SHOWN])}",
+            where=where,
+            hint="measure the checkpoint that was quantised",
+        )
+
+
+def _convert(model: nn.Module, wanted: Wanted, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Notes on precision; nothing of it may be lost when the weights are copied."""
+    weights = [t for name, t in state.items() if wanted.tensors[name].is_floating_point()]
+    if weights and all(t.dtype == torch.float64 for t in weights):
+        model.double()
+        return ()
+    short = [t for t in weights if t.dtype in (torch.float16, torch.bfloat16)]
+    kinds = " and ".join(sorted({str(t.dtype).removeprefix("torch.") for t in short}))
+    return (f"{len(short)} tensors stored as {kinds}, upcast",) if short else ()

@@ -1,0 +1,89 @@
+"""From a file to named tensors, whatever the format; nothing in the file is ever executed."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from flatmeter.checkpoint.checkpoint import Checkpoint
+from flatmeter.checkpoint.content import Content
+from flatmeter.checkpoint.fingerprint import sha256
+from flatmeter.checkpoint.formats import Format
+from flatmeter.checkpoint.recognise import recognise
+from flatmeter.checkpoint.refusals import refuse_format, refuse_unknown
+from flatmeter.checkpoint.safetensors_file import read_safetensors
+from flatmeter.checkpoint.tensors import plain_tensors
+from flatmeter.checkpoint.torch_file import read_torch_legacy, read_torch_zip
+from flatmeter.checkpoint.unwrap import unwrap
+from flatmeter.checkpoint.words import code_notes, read_words
+from flatmeter.errors import CheckpointRefused, UsageError
+
+READERS: Mapping[Format, Callable[[Path], Content]] = MappingProxyType(
+    {
+        Format.TORCH_ZIP: read_torch_zip,
+        Format.TORCH_LEGACY: read_torch_legacy,
+        Format.SAFETENSORS: read_safetensors,
+    }
+)
+
+
+def read(path: str | Path, *, key: str | None = None) -> Checkpoint:
+    """Read a checkpoint without running anything that it holds.
+
+    Args:
+        path: of the file.
+        key: dotted path of the entry that holds the weights; by default known wrappers are
+            looked through in their documented order.
+
+    Raises:
+        CheckpointRefused: the file is unsafe, broken or of a format that is not read.
+        UsageError: there is no such file, or no weights under ``key``.
+    """
+    path = Path(path)
+    try:
+        return _read(path, key)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path, key: str | None) -> Checkpoint:
+    found = recognise(path)
+    if found is None:
+        raise refuse_unknown(path)
+    if found not in READERS:
+        raise refuse_format(path, found)
+    before = path.stat()
+    digest = sha256(path)
+    content = READERS[found](path)
+    after = path.stat()
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise CheckpointRefused(
+            "the file changed while it was read", where=str(path), hint="wait until it is written"
+        )
+    weights = unwrap(content.value, key, str(path))
+    tensors, dropped = plain_tensors(weights.value, after.st_size, str(path))
+    words = read_words(content.value, content.stored, str(path))
+    return Checkpoint(
+        path=path,
+        format=found.value,
+        tensors=tensors,
+        metadata=words,
+        sha256=digest,
+        notes=(*weights.notes, *dropped, *code_notes(words)),
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    if error.errno != errno.ENOENT:
+        return UsageError(f"cannot read it: {error.strerror or error}", where=str(path))
+    folder = path.parent
+    there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, there, n=1)
+    return UsageError(
+        "no such file",
+        where=str(path),
+        hint=f"did you mean {folder / close[0]}?" if close else None,
+    )

@@ -1,0 +1,56 @@
+"""What ``torch.save`` wrote, as a zip or in the format before it, read without running code."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from flatmeter.checkpoint.content import Content
+from flatmeter.checkpoint.pickle_names import PickleNames, pickle_names
+from flatmeter.checkpoint.refusals import refuse_damaged, refuse_pickled
+from flatmeter.checkpoint.zip_directory import BrokenZip, check_members, read_member
+
+_SCANNED = 1 << 24
+#: Before its object, a file in the old format holds a magic number, a version and system facts.
+_LEGACY_PREAMBLE = 3
+
+
+def read_torch_zip(path: Path) -> Content:
+    """The object in a zip of ``torch.save``.
+
+    Raises:
+        CheckpointRefused: it is damaged, names code, or claims more than it holds.
+    """
+    try:
+        check_members(path)
+    except BrokenZip as error:
+        raise refuse_damaged(path, error) from error
+    return _load(path, lambda: pickle_names(read_member(path, "/data.pkl", _SCANNED)))
+
+
+def read_torch_legacy(path: Path) -> Content:
+    """The object in a file of ``torch.save`` before version 1.6; raises likewise."""
+
+    def scan() -> PickleNames:
+        with path.open("rb") as file:
+            return pickle_names(file.read(_SCANNED), skip=_LEGACY_PREAMBLE)
+
+    return _load(path, scan)
+
+
+def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Mapped into memory, a forged storage size would be believed.
+            return Content(torch.load(path, map_location="cpu", weights_only=True, mmap=False))
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError):
+            names = scan()
+            if names.unusual:
+                raise refuse_pickled(path, names.unusual, whole=names.whole) from error
+        raise refuse_damaged(path, error) from error

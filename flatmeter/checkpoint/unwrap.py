@@ -1,0 +1,162 @@
+"""Where in a file the weights are: known wrappers in a fixed order, or what ``--key`` names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from flatmeter.errors import CheckpointRefused, UsageError
+
+#: Looked for in this order.
+WRAPPERS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "last",
+)
+#: Marks of Lightning, timm and flatmeter, whose weights are under ``state_dict`` first.
+_MARKS = ("pytorch-lightning_version", "arch", "flatmeter")
+_DEEPSPEED = ("ds_version", "ds_config")
+_AVERAGED = re.compile(r"(^|[_.])(ema|averaged)([_.]|$)")
+#: Bounds on the search, since a file may hold a nest that shares its parts over and over.
+_DEPTH = 4
+_BUDGET = 20_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights in a file.
+
+    Args:
+        value: the mapping that holds them.
+        key: its dotted path, empty for the file's own object.
+        notes: what else could have been meant.
+    """
+
+    value: Mapping[str, Any]
+    key: str
+    notes: tuple[str, ...] = ()
+
+
+def unwrap(value: Any, key: str | None, where: str) -> Found:
+    """Find the weights.
+
+    The first of :data:`WRAPPERS` that holds tensors by name is taken, else the value itself if it
+    is tensors by name. Averaged weights (EMA) are taken only where ``key`` says so.
+
+    Args:
+        value: the file's object.
+        key: dotted path that a person gave.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointRefused: there are none, or no known name says which are meant.
+        UsageError: nothing, or no weights, stand under ``key``.
+    """
+    if key is not None:
+        return _keyed(value, key, where)
+    if not isinstance(value, Mapping):
+        raise CheckpointRefused(
+            f"it holds {type(value).__name__}, not weights by name",
+            where=where,
+            hint="data belong after --data; weights are saved by torch.save(model.state_dict(), …)",
+        )
+    if any(mark in value for mark in _DEEPSPEED):
+        raise CheckpointRefused(
+            "this is a part of a DeepSpeed checkpoint",
+            where=where,
+            hint="gather its parts into one file: python zero_to_fp32.py FOLDER OUTPUT",
+        )
+    places = candidates(value)
+    marked = any(mark in value for mark in _MARKS)
+    for name in ("state_dict", *WRAPPERS) if marked else WRAPPERS:
+        inside = [place for place in places if place == name or place.startswith(f"{name}.")]
+        if len(inside) == 1:
+            return Found(_at(value, inside[0]), inside[0], _notes(inside[0], places))
+        if inside:
+            raise _undecided(inside, where)
+    if "" in places:
+        return Found(value, "")
+    raise _undecided(places, where) if places else _none(value, where)
+
+
+def candidates(value: Any) -> tuple[str, ...]:
+    """Dotted paths of all mappings from names to tensors, those of optimisers left out."""
+    return tuple(_walk(value, "", _DEPTH, [_BUDGET]))
+
+
+def _walk(value: Any, path: str, depth: int, budget: list[int]) -> Iterator[str]:
+    budget[0] -= 1
+    if depth == 0 or budget[0] < 0 or not isinstance(value, Mapping) or "param_groups" in value:
+        return
+    inner = [(k, v) for k, v in value.items() if isinstance(k, str) and isinstance(v, Mapping)]
+    below = [p for k, v in inner for p in _walk(v, f"{path}.{k}" if path else k, depth - 1, budget)]
+    # A mapping that holds weights further inside is a wrapper, whatever else stands in it.
+    if not below and _is_weights(value):
+        yield path
+    yield from below
+
+
+def _is_weights(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and all(isinstance(name, str) for name in value)
+        and any(isinstance(entry, Tensor) for entry in value.values())
+    )
+
+
+def _notes(taken: str, places: tuple[str, ...]) -> tuple[str, ...]:
+    rest = [place for place in places if place != taken]
+    if not rest:
+        return ()
+    averaged = any(_AVERAGED.search(place) for place in rest)
+    why = "averaged weights are never taken by themselves" if averaged else "--key takes another"
+    return (f"weights taken from {taken!r}; there are also {', '.join(rest)} ({why})",)
+
+
+def _undecided(places: list[str] | tuple[str, ...], where: str) -> CheckpointRefused:
+    if len(places) == 1:
+        said = f"the only weights stand under {places[0]!r}, which is no usual name for them"
+    else:
+        said = f"several entries could be the weights: {', '.join(places)}"
+    return CheckpointRefused(said, where=where, hint=f"say which: --key {places[0]}")
+
+
+def _none(value: Mapping[Any, Any], where: str) -> CheckpointRefused:
+    shown = ", ".join(map(str, list(value)[:10])) or "nothing"
+    return CheckpointRefused(f"it holds no weights by name; it has: {shown}", where=where)
+
+
+def _keyed(value: Any, key: str, where: str) -> Found:
+    found = _at(value, key)
+    if _is_weights(found):
+        return Found(found, key)
+    others = [place for place in candidates(value) if place]
+    what = "nothing stands" if found is None else "no weights by name stand"
+    raise UsageError(
+        f"{what} under {key!r}",
+        where=where,
+        hint=f"--key can be: {', '.join(others)}" if others else "leave --key out",
+    )
+
+
+def _at(value: Any, key: str) -> Any:
+    """What stands under a dotted path, of which a part may hold dots itself."""
+    if not isinstance(value, Mapping):
+        return None
+    if key in value:
+        return value[key]
+    for dot in (match.start() for match in re.finditer(r"\.", key)):
+        found = _at(value.get(key[:dot]), key[dot + 1 :])
+        if found is not None:
+            return found
+    return None
