@@ -41,9 +41,14 @@ def load_tensor_file(path: Path, *, samples: int | None = None, seed: int = 0) -
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError("it is a single array, not an archive", where=str(path))
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DataError(
+                "it is a single array, not an archive",
+                where=str(path),
+                hint="save both by numpy.savez(path, inputs=x, targets=y)",
+            )
+        with file:
             return from_mapping(file, str(path))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"not a NumPy archive: {error}", where=str(path)) from error
@@ -51,10 +56,12 @@ def _read_npz(path: Path) -> tuple[Any, Any]:
 
 def _read_pt(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped into memory, a forged storage size would be believed.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:
+        said = str(error).strip().partition("\n")[0] or "it ends too early"
         raise DataError(
-            f"not a file of tensors: {str(error).strip().splitlines()[0]}",
+            f"not a file of tensors: {said}",
             where=str(path),
             hint="save {'inputs': x, 'targets': y} by torch.save, both of them tensors",
         ) from error
