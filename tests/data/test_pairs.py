@@ -72,7 +72,7 @@ def test_subset_is_the_same_for_every_form(value):
 
 
 def as_rows(data):
-    rows = [int((X == x).all(1).nonzero()) for x in data.inputs]
+    rows = [int((x == X).all(1).nonzero()) for x in data.inputs]
     assert rows == sorted(rows)
     return X[rows], Y[rows]
 
