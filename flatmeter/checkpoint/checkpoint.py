@@ -19,8 +19,8 @@ class Checkpoint:
         format: its name, as ``flatmeter list formats`` shows it.
         tensors: weights and buffers by name, on the CPU, in the dtype of the file.
         metadata: what :func:`flatmeter.save` wrote: ``model``, ``model_args``, ``data``, ``loss``
-            and whatever was added. Of these, what names a person's own code stands under ``code``:
-            a file alone cannot have that run. Of other files, plain values stand under ``stored``.
+            and whatever was added; of other files, plain values beside the weights, under
+            ``stored``. A stranger's word: what it names is not to be imported on its account.
         sha256: of the file's bytes.
         notes: which of several candidates was taken, and the like.
     """

@@ -74,7 +74,7 @@ CONVERSIONS: Mapping[Format, str] = MappingProxyType(
 #: What ``flatmeter list formats`` shows.
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
-        kind.value: f"not read; {CONVERSIONS[kind]}" if kind in CONVERSIONS else "read"
+        kind.value: "refused; the message says how to convert it" if kind in CONVERSIONS else "read"
         for kind in Format
         if kind is not Format.DAMAGED_ZIP
     }

@@ -18,7 +18,7 @@ from flatmeter.checkpoint.safetensors_file import read_safetensors
 from flatmeter.checkpoint.tensors import plain_tensors
 from flatmeter.checkpoint.torch_file import read_torch_legacy, read_torch_zip
 from flatmeter.checkpoint.unwrap import unwrap
-from flatmeter.checkpoint.words import code_notes, read_words
+from flatmeter.checkpoint.words import read_words
 from flatmeter.errors import CheckpointRefused, UsageError
 
 READERS: Mapping[Format, Callable[[Path], Content]] = MappingProxyType(
@@ -65,14 +65,13 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         )
     weights = unwrap(content.value, key, str(path))
     tensors, dropped = plain_tensors(weights.value, after.st_size, str(path))
-    words = read_words(content.value, content.stored, str(path))
     return Checkpoint(
         path=path,
         format=found.value,
         tensors=tensors,
-        metadata=words,
+        metadata=read_words(content.value, content.stored, str(path)),
         sha256=digest,
-        notes=(*weights.notes, *dropped, *code_notes(words)),
+        notes=(*weights.notes, *dropped),
     )
 
 

@@ -8,13 +8,11 @@ from itertools import islice
 from typing import Any
 
 from flatmeter.errors import CheckpointRefused
-from flatmeter.importing import is_import_spec
 
 #: Version of what :func:`flatmeter.save` writes, and the entry that it stands in.
 FORMAT = 1
 ENTRY = "flatmeter"
 
-_BUILT_IN = ("zoo", "torchvision", "timm", "digits", "imagefolder")
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "model": (str,),
     "model_args": (Mapping,),
@@ -34,9 +32,8 @@ def read_words(value: Any, stored: Mapping[str, Any], where: str) -> dict[str, A
         where: the file, for messages.
 
     Returns:
-        What :func:`flatmeter.save` wrote, field by field; under ``stored``, the plain values beside
-        the weights of any other file; under ``code``, those fields that name a person's own code,
-        which a file alone cannot have run.
+        What :func:`flatmeter.save` wrote, field by field; of any other file, under ``stored``, the
+        plain values beside the weights, so that its ``loss`` or ``model`` is not taken for ours.
 
     Raises:
         CheckpointRefused: flatmeter's own entry is of a newer version or broken.
@@ -48,17 +45,7 @@ def read_words(value: Any, stored: Mapping[str, Any], where: str) -> dict[str, A
         return {"stored": found} if found else {}
     entry = entries[ENTRY]
     _check(entry, where)
-    words = {k: v for k, v in entry.items() if v is not None and k not in ("format", "code")}
-    code = {k: words[k] for k in ("model", "data", "loss") if _names_code(words.get(k))}
-    kept = {k: v for k, v in words.items() if k not in code}
-    return {**kept, "code": code} if code else kept
-
-
-def code_notes(words: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to tell people of the code that a checkpoint names."""
-    flags = [f"--{field} {_spec(spec)}" for field, spec in words.get("code", {}).items()]
-    said = "it names code, which a file alone cannot have run; where you trust it, add: "
-    return (said + " ".join(flags),) if flags else ()
+    return {k: v for k, v in entry.items() if v is not None and k != "format"}
 
 
 def _check(entry: Any, where: str) -> None:
@@ -77,16 +64,6 @@ def _check(entry: Any, where: str) -> None:
             raise CheckpointRefused(
                 f"its entry {ENTRY!r} gives {type(said).__name__} for {name}", where=where
             )
-
-
-def _spec(spec: Any) -> str:
-    return str(spec.get("name", "")) if isinstance(spec, Mapping) else str(spec)
-
-
-def _names_code(spec: Any) -> bool:
-    """The spec is an import path, as opposed to something that flatmeter brings along."""
-    text = _spec(spec)
-    return is_import_spec(text) and text.partition(":")[0] not in _BUILT_IN
 
 
 def _is_plain(value: Any) -> bool:

@@ -21,8 +21,11 @@ from flatmeter.model.zoo import ZOO
 
 LIBRARIES = ("zoo", "torchvision", "timm")
 
-#: Arguments by which libraries fetch weights; the weights are the checkpoint's.
-_WEIGHTS = {"torchvision": ("weights", "weights_backbone", "pretrained"), "timm": ("pretrained",)}
+#: Arguments by which libraries fetch or unpickle weights; the weights are the checkpoint's.
+_WEIGHTS = {
+    "torchvision": ("weights", "weights_backbone", "pretrained"),
+    "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
+}
 
 
 def build_model(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
