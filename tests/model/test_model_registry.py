@@ -104,7 +104,7 @@ def test_randomness_is_left_alone(name):
 def test_wrong_arguments_show_the_right_ones(spec):
     said = refused(spec("build"), {"widht": 3})
     assert "widht" in said
-    assert "it takes: width=3, *, depth=1" in said
+    assert "it takes: width=3, depth=1" in said
 
 
 def test_missing_arguments_show_the_right_ones(spec):
