@@ -114,6 +114,11 @@ def _plain(value: Any, key: str) -> Any:
 def _write(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            # Renaming over it would put a file in the place of a device or a pipe.
+            raise FlatmeterError(
+                "cannot write the checkpoint: it is no ordinary file", where=str(path)
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             torch.save(content, file)
