@@ -68,7 +68,8 @@ def missing(checkpoint: Checkpoint, lacking: Sequence[str]) -> UsageError:
         checkpoint: what was read.
         lacking: of ``model``, ``data`` and ``loss``.
     """
-    said = {name: checkpoint.metadata[name] for name in lacking if checkpoint.metadata.get(name)}
+    own = checkpoint.metadata
+    said = {name: own[name] for name in lacking if own.get(name)}
     flags: list[str] = []
     lines: list[str] = []
     for name in lacking:

@@ -135,9 +135,10 @@ class Loader:
         beside = sidecar(path)
         key = self.given.get("key") or beside.get("key") or self.project.get("key")
         checkpoint = read(path, key=key)
-        words = settle([self.given, checkpoint.metadata, beside, self.project], own=1)
+        own = checkpoint.metadata
+        words = settle([self.given, own, beside, self.project], own=1)
         lacking = [name for name in ("model", "data") if words[name] is None]
-        if words["loss"] is None and checkpoint.metadata.get("loss"):
+        if words["loss"] is None and own.get("loss"):
             lacking.append("loss")
         if lacking:
             raise missing(checkpoint, lacking)

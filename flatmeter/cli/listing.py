@@ -56,10 +56,10 @@ def _losses() -> str:
 
 
 def _formats() -> str:
-    from flatmeter.checkpoint.formats import READ, Format
+    from flatmeter.checkpoint import READERS, Format
 
     refused = "refused; the message says how to convert it"
-    return _columns({kind.value: "read" if kind in READ else refused for kind in Format})
+    return _columns({kind.value: "read" if kind in READERS else refused for kind in Format})
 
 
 def _columns(facts: Mapping[str, str]) -> str:
