@@ -60,7 +60,10 @@ class MatrixView:
         shape, dtype = call.output.shape, call.output.dtype
         if call.kind == "linear" or self.weight.shape[1] * self.groups != shape[1]:
             return v.reshape(shape).to(dtype)
-        return v.transpose(-1, -2).reshape(shape).to(dtype)
+        # Reshaping a batch of one gives strides from which PyTorch's batch-norm silently takes a
+        # wrong derivative (CPU, torch 2.13), so the memory must be laid out anew.
+        v = v.transpose(-1, -2).reshape(shape)
+        return v.to(dtype).clone(memory_format=torch.contiguous_format)
 
 
 def matrix_view(call: Call, *, bias: bool = False, affine: bool = False) -> MatrixView:

@@ -134,8 +134,10 @@ def _largest(alphas: list[Tensor], betas: list[Tensor], *, whole: bool) -> tuple
     top = values[:, -1]
     if whole:
         return top, torch.zeros_like(top)
-    residual = betas[-1] * vectors[:, -1, -1].abs()
+    residuals = betas[-1].unsqueeze(1) * vectors[:, -1].abs()
+    residual = residuals[:, -1]
     if k == 1:
         return top, residual
-    gap = (top - values[:, -2] - residual).clamp_min(0)
+    # The next eigenvalue lies above its Ritz value, by how much is not certain: half of the gap.
+    gap = (top - values[:, -2] - residuals[:, -2]).clamp_min(0) / 2
     return top, torch.where(gap > 0, torch.minimum(residual, residual**2 / gap), residual)
