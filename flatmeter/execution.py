@@ -100,6 +100,7 @@ def _one(
     except Stopped:
         raise
     except Exception as error:
+        watch.check()  # a stop that was caught on its way up is no failure of the measure
         base = replace(base, seconds=round(time.perf_counter() - started, 4))
         return _failed(base, error, measure_)
 
