@@ -46,8 +46,11 @@ def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Mapped into memory, a forged storage size would be believed.
-            return Content(torch.load(path, map_location="cpu", weights_only=True, mmap=False))
+            # An open file, since of a path torch looks at the name's ending; and not mapped into
+            # memory, where a forged storage size would be believed.
+            with path.open("rb") as file:
+                value = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+            return Content(value)
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError):
             names = scan()
