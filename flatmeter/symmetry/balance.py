@@ -13,7 +13,10 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from flatmeter.symmetry.group import ChannelScales
+
 MAX_SWEEPS = 20_000
+TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,12 @@ class Balance:
     """The infimum of the sum over all channel scales.
 
     Args:
-        value: the infimum.
+        value: the infimum; where the sweeps ended early, from above.
         log_scales: s by channel identifier, 0 for the identifier 0 that cannot move.
         attained: nothing had to be scaled to nothing.
         sweeps: sweeps over all channels.
-        imbalance: largest relative difference between a channel's sums: the certificate.
+        imbalance: largest difference between what enters and what leaves a channel, as a part of
+            the sum: the certificate.
     """
 
     value: float
@@ -36,32 +40,26 @@ class Balance:
 
 
 def balance(
-    weights: np.ndarray,
-    plus: np.ndarray,
-    minus: np.ndarray,
-    count: int,
-    *,
-    tolerance: float = 1e-12,
+    diagonal: np.ndarray, channels: ChannelScales, *, tolerance: float = TOLERANCE
 ) -> Balance:
-    """Minimise ``Σ_p weights_p exp(−2 (s[plus_p] − s[minus_p]))`` over s with ``s[0] = 0``.
+    """Minimise ``Σ_p diagonal_p exp(−2 (s[plus_p] − s[minus_p]))`` over s with ``s[0] = 0``.
 
     Args:
-        weights: ``[P]``, not negative.
-        plus: channel that every entry leads to, ``[P]``.
-        minus: channel that it comes from, ``[P]``.
-        count: number of identifiers, 0 included.
-        tolerance: on the imbalance of every channel.
+        diagonal: of the curvature, ``[P]``, not negative.
+        channels: the scale that every entry gains and the one that it loses.
+        tolerance: on the imbalance.
 
     Returns:
         The balanced sum and its scales.
     """
-    weights = np.asarray(weights, dtype=np.float64)
-    moved = plus != minus
-    constant = float(weights[~moved].sum())
-    M = coo_array((weights[moved], (plus[moved], minus[moved])), shape=(count, count)).tocsr()
+    weights = np.asarray(diagonal, dtype=np.float64)
+    plus, minus, count = channels.plus.numpy(), channels.minus.numpy(), channels.count
+    M = coo_array((weights, (plus, minus)), shape=(count, count)).tocsr()
+    constant = float(M.diagonal().sum())
+    M.setdiag(0.0)
     M.eliminate_zeros()
     M, attained = _cycles(M)
-    s, sweeps, imbalance = _osborne(M, tolerance)
+    s, sweeps, imbalance = _osborne(M, constant, tolerance)
     entries = M.tocoo()
     rows, columns = entries.coords
     value = constant + float(np.sum(entries.data * np.exp(-2.0 * (s[rows] - s[columns]))))
@@ -78,21 +76,33 @@ def _cycles(M: csr_array) -> tuple[csr_array, bool]:
     return kept, bool(held.all())
 
 
-def _osborne(M: csr_array, tolerance: float) -> tuple[np.ndarray, int, float]:
-    """Cyclic sweeps: each channel's sums are made equal in turn, which is exact in one unknown."""
-    by_row, by_column = M.tocsr(), M.tocsc()
-    busy = np.flatnonzero(np.diff(by_row.indptr))
-    s = np.zeros(M.shape[0])
-    imbalance = 0.0
-    for sweep in range(MAX_SWEEPS):
-        imbalance = 0.0
-        for i in busy:
-            row = slice(by_row.indptr[i], by_row.indptr[i + 1])
-            column = slice(by_column.indptr[i], by_column.indptr[i + 1])
-            out = by_row.data[row] @ np.exp(-2.0 * (s[i] - s[by_row.indices[row]]))
-            into = by_column.data[column] @ np.exp(-2.0 * (s[by_column.indices[column]] - s[i]))
-            imbalance = max(imbalance, abs(out - into) / (out + into))
-            s[i] += 0.25 * np.log(out / into)
-        if imbalance <= tolerance:
-            return s, sweep + 1, imbalance
-    return s, MAX_SWEEPS, imbalance
+def _osborne(M: csr_array, constant: float, tolerance: float) -> tuple[np.ndarray, int, float]:
+    """Cyclic sweeps: a channel's two sums are made equal in turn, which is exact in one unknown.
+
+    Channels that share no entry do not feel one another and are moved at once.
+    """
+    classes = _colours(M)
+    out_of = [M[c] for c in classes]
+    transposed = M.T.tocsr()
+    into = [transposed[c] for c in classes]
+    x = np.ones(M.shape[0])
+    sweeps, imbalance = 0, np.inf if classes else 0.0
+    while imbalance > tolerance and sweeps < MAX_SWEEPS:
+        sweeps, largest, total = sweeps + 1, 0.0, constant
+        for c, rows, columns in zip(classes, out_of, into, strict=True):
+            gained, lost = (rows @ x) / x[c], (columns @ (1.0 / x)) * x[c]
+            largest = max(largest, float(np.abs(gained - lost).max()))
+            total += float(gained.sum() + lost.sum()) / 2.0
+            x[c] *= np.sqrt(gained / lost)
+        imbalance = largest / total
+    return 0.5 * np.log(x), sweeps, imbalance
+
+
+def _colours(M: csr_array) -> list[np.ndarray]:
+    """Sets of channels without an entry between two of the same set, in which all of them move."""
+    near = (M + M.T).tocsr()
+    colour = np.full(M.shape[0], -1)
+    for i in np.flatnonzero(np.diff(near.indptr)):
+        taken = set(colour[near.indices[near.indptr[i] : near.indptr[i + 1]]].tolist())
+        colour[i] = next(k for k in range(len(taken) + 1) if k not in taken)
+    return [np.flatnonzero(colour == k) for k in range(colour.max(initial=-1) + 1)]

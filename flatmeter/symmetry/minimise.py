@@ -29,9 +29,9 @@ class Minimum:
     Args:
         value: the infimum.
         log_scales: ``a = E u`` at the minimiser of the terms that are kept, ``[n]``.
-        attained: no term with a weight had to be sent to zero, and none had weight zero while the
-            group moves it.
-        dropped: positions of the terms that fall to zero or have weight zero.
+        attained: there is a minimum and not only an infimum.
+        dropped: positions of the terms with a weight that fall to zero along a direction without
+            end, such as the partner of a dead layer.
         iterations: Newton steps.
         gradient_norm: largest component of the relative gradient ``Eᵀp``, ``p_j`` a term's share
             of the sum: the certificate of the optimum.
@@ -62,32 +62,17 @@ def minimise(weights: np.ndarray, basis: Matrix, *, tolerance: float = 1e-13) ->
     if np.any(weights < 0) or not np.all(np.isfinite(weights)):
         raise ValueError("weights must be finite and not negative")
     E = csr_matrix(basis)
-    moved = np.diff(E.indptr) > 0
     live = weights > 0
     falling = np.zeros(len(weights), dtype=bool)
     falling[live] = _falling(E[live])
     kept = live & ~falling
     u, iterations, gradient = _newton(weights[kept], E[kept], tolerance)
-    return _minimum(weights, E, u, kept, falling, moved, iterations, gradient)
-
-
-def _minimum(
-    weights: np.ndarray,
-    E: csr_matrix,
-    u: np.ndarray,
-    kept: np.ndarray,
-    falling: np.ndarray,
-    moved: np.ndarray,
-    iterations: int,
-    gradient: float,
-) -> Minimum:
     a = E @ u
-    gone = falling | ((weights == 0) & moved)
     return Minimum(
         value=float(np.sum(weights[kept] * np.exp(-2.0 * a[kept]))),
         log_scales=a,
-        attained=not gone.any(),
-        dropped=tuple(np.flatnonzero(gone).tolist()),
+        attained=not falling.any(),
+        dropped=tuple(np.flatnonzero(falling).tolist()),
         iterations=iterations,
         gradient_norm=gradient,
         coordinates=u,

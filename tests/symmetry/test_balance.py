@@ -6,10 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize as scipy_minimize
 
-from flatmeter.symmetry.balance import balance
+from flatmeter.symmetry.balance import balance as balance_channels
+from flatmeter.symmetry.group import ChannelScales
 from flatmeter.symmetry.minimise import minimise
+
+
+def balance(weights, plus, minus, count):
+    plus, minus = torch.as_tensor(plus), torch.as_tensor(minus)
+    nothing = torch.zeros(len(plus), dtype=torch.bool)
+    return balance_channels(weights, ChannelScales(plus, minus, count, nothing))
 
 
 def test_one_hidden_neuron():
@@ -60,7 +68,7 @@ def test_a_deep_chain_against_a_general_optimiser():
     found = balance(weights, plus, minus, count)
     assert found.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
     assert found.value <= np.exp(reference.fun) * (1 + 1e-10)
-    assert found.imbalance <= 1e-12
+    assert found.imbalance <= 1e-10
 
 
 def test_never_larger_than_the_layer_wise_minimum():

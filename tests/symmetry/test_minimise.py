@@ -66,7 +66,14 @@ def test_a_dead_layer_is_not_attained():
     found = minimise(np.array([0.0, 3.0, 1.0]), np.array([[1.0], [-1.0], [0.0]]))
     assert found.value == pytest.approx(1.0)
     assert not found.attained
-    assert found.dropped == (0, 1)
+    assert found.dropped == (1,)
+
+
+def test_a_dead_bias_beside_a_live_weight_changes_nothing():
+    found = minimise(np.array([2.0, 0.0, 3.0]), np.array([[1.0], [1.0], [-1.0]]))
+    assert found.value == pytest.approx(2 * np.sqrt(6.0))
+    assert found.attained
+    assert found.dropped == ()
 
 
 def test_a_direction_that_falls_for_ever():
@@ -76,6 +83,16 @@ def test_a_direction_that_falls_for_ever():
     assert found.value == pytest.approx(2 * np.sqrt(36.0))
     assert found.dropped == (0, 1)
     assert not found.attained
+
+
+def test_a_falling_term_drags_others_along_and_the_infimum_is_approached():
+    E = np.array([[1, 0, 0], [-1, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0, -1], [0, 0, 0]])
+    T = np.array([4.0, 1.0, 5.0, 2.0, 3.0, 7.0])
+    found = minimise(T, E)
+    assert found.dropped == (2, 3)
+    assert found.value == pytest.approx(3 * (4.0 * 1.0 * 3.0) ** (1 / 3) + 7.0, rel=1e-12)
+    far = found.coordinates + 50 * np.array([0, 1, 0])
+    assert np.sum(T * np.exp(-2 * E @ far)) == pytest.approx(found.value, rel=1e-12)
 
 
 def test_no_group_and_no_weights():

@@ -1,0 +1,141 @@
+"""The scaling symmetries of a network: log-scales under which its function does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flatmeter.risk.space import ParameterSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """One independent symmetry.
+
+    Args:
+        words: what it does, such as ``fc1.weight, fc1.bias up; fc2.weight down``.
+        moves: the log-scale of every tensor that it moves, by name.
+        exact: it holds to rounding, not only as far as ε in a normalisation is negligible.
+    """
+
+    words: str
+    moves: Mapping[str, int]
+    exact: bool = True
+
+    @classmethod
+    def of(cls, moves: Mapping[str, int], *, exact: bool) -> Generator:
+        """A generator with its words."""
+        return cls(words=in_words(moves), moves=dict(moves), exact=exact)
+
+
+def in_words(moves: Mapping[str, int]) -> str:
+    """What a vector of integer log-scales does, as a person would say it.
+
+    Tensors that scale by a multiple of the common step carry it: ``fc3.weight down 2``.
+    """
+    if len(moves) == 1:
+        return f"{next(iter(moves))} alone"
+    parts = []
+    for steps in sorted(set(moves.values()), key=lambda k: (k < 0, abs(k))):
+        names = ", ".join(name for name, k in moves.items() if k == steps)
+        size = f" {abs(steps)}" if abs(steps) > 1 else ""
+        parts.append(f"{names} {'up' if steps > 0 else 'down'}{size}")
+    return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class ChannelScales:
+    """One scale for each channel: entry p of the flat vector moves by ``s[plus_p] − s[minus_p]``.
+
+    Identifier 0 stands for the scale that is fixed: ``s[0]`` counts as zero.
+
+    Args:
+        plus, minus: ``[P]`` int64 identifiers, on the CPU.
+        count: number of identifiers, 0 included.
+        null: ``[P]`` bool, entries of biases that change nothing whatever their value.
+    """
+
+    plus: Tensor
+    minus: Tensor
+    count: int
+    null: Tensor
+
+    @classmethod
+    def none(cls, dim: int) -> ChannelScales:
+        """No entry of a flat vector ``[dim]`` moves."""
+        zero = torch.zeros(dim, dtype=torch.long)
+        return cls(zero, zero, 1, torch.zeros(dim, dtype=torch.bool))
+
+    def log_scales(self, s: Tensor) -> Tensor:
+        """The log-scale of every entry ``[P]``, from those of the identifiers ``[count]``."""
+        s = s.clone()
+        s[0] = 0.0
+        return s[self.plus.to(s.device)] - s[self.minus.to(s.device)]
+
+    def act(self, s: Tensor, flat: Tensor) -> Tensor:
+        """The flat vector ``[P]`` with every channel scaled.
+
+        Args:
+            s: ``[count]`` log-scales; that of identifier 0 is ignored.
+            flat: ``[P]``.
+        """
+        return flat * self.log_scales(s.to(flat.device, flat.dtype)).exp()
+
+
+@dataclass(frozen=True)
+class SymmetryGroup:
+    """The linear space A of log-scales ``a`` with ``f(e^{a_1} w_1, …, e^{a_n} w_n) = f(w)``.
+
+    Args:
+        names: of the n parameter tensors.
+        basis: E ``[n, d]`` float64, small integers; its columns span A.
+        generators: what each column does.
+        unknown_operators: operators without a rule, by name, with how often they occur; they
+            hold their tensors fixed and may hide symmetries.
+        error: largest relative change of the outputs under random elements, as evaluated.
+        notes: what a reader should know, such as symmetries that evaluation contradicted.
+        channels: the finer scales of single channels.
+    """
+
+    names: tuple[str, ...]
+    basis: np.ndarray
+    generators: tuple[Generator, ...]
+    channels: ChannelScales
+    unknown_operators: Mapping[str, int] = field(default_factory=dict)
+    error: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """d, the number of independent symmetries."""
+        return int(self.basis.shape[1])
+
+    def scales(self, u: np.ndarray) -> np.ndarray:
+        """The log-scales ``[n]`` with coordinates ``u [d]``."""
+        return np.asarray(self.basis @ np.asarray(u, dtype=np.float64))
+
+    def random(self, generator: torch.Generator, size: float = 1.0) -> np.ndarray:
+        """Random log-scales ``[n]`` in A, the largest of them ``±size``.
+
+        Args:
+            generator: on the CPU.
+            size: largest absolute log-scale.
+        """
+        u = torch.randn(self.dim, generator=generator, dtype=torch.float64).numpy()
+        a = self.scales(u)
+        largest = float(np.abs(a).max(initial=0.0))
+        return a * (size / largest) if largest > 0 else a
+
+    def act(self, a: np.ndarray | Tensor, flat: Tensor, space: ParameterSpace) -> Tensor:
+        """The flat vector ``[P]`` with tensor l multiplied by ``e^{a_l}``."""
+        scales = torch.as_tensor(a, dtype=torch.float64).exp().to(flat.device, flat.dtype)
+        return flat * space.spread(scales)
+
+    def vertical(self, flat: Tensor, space: ParameterSpace) -> Tensor:
+        """Directions along which the function is constant, ``(a_l w_l)`` per column: ``[d, P]``."""
+        basis = torch.as_tensor(self.basis, device=flat.device, dtype=flat.dtype)
+        return space.spread(basis).T * flat
