@@ -43,6 +43,14 @@ class Wanted:
             and not any(twin in names for twin in self._tied[name])
         ]
 
+    def torn(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Names that are one tensor here, but differ from their twin in ``state``."""
+        firsts = {name: next(t for t in self._tied[name] if t in state) for name in self._in(state)}
+        return [n for n, first in firsts.items() if not torch.equal(state[n], state[first])]
+
+    def _in(self, state: Mapping[str, Tensor]) -> list[str]:
+        return [name for name in self.tensors if name in state and len(self._tied[name]) > 1]
+
     def unexpected(self, names: Collection[str]) -> list[str]:
         """Names that the network does not have."""
         return [name for name in names if name not in self.names]
@@ -91,6 +99,7 @@ def _check(wanted: Wanted, state: Mapping[str, Tensor], renaming: Renaming, wher
         and tensor.shape != wanted.tensors[name].shape
     ]
     if not (missing or unexpected or misshaped):
+        _refuse_torn(wanted, state, where)
         return
     unexpected = [renaming.stored[name] for name in unexpected]
     lines = [
@@ -104,6 +113,17 @@ def _check(wanted: Wanted, state: Mapping[str, Tensor], renaming: Renaming, wher
         where=where,
         hint="\n".join([*lines, "check --model, --model-arg and --key"]),
     )
+
+
+def _refuse_torn(wanted: Wanted, state: Mapping[str, Tensor], where: str) -> None:
+    torn = wanted.torn(state)
+    if torn:
+        raise ArchitectureMismatch(
+            f"{', '.join(torn[:_SHOWN])}: one tensor with another in the network, but not in the "
+            "checkpoint",
+            where=where,
+            hint="build the network without tied weights, by --model-arg",
+        )
 
 
 def _listed(head: str, items: Sequence[str]) -> list[str]:
