@@ -23,7 +23,7 @@ class Watch:
         seconds: float | None = None,
         noted: Callable[[str], None] | None = None,
     ) -> None:
-        self._listener, self._noted = listener, noted
+        self.listener, self.noted = listener, noted
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.reason: str | None = None
 
@@ -34,13 +34,13 @@ class Watch:
             Stopped: the time is up, or :meth:`stop` was called.
         """
         self.check()
-        if self._listener is not None:
-            self._listener(text)
+        if self.listener is not None:
+            self.listener(text)
 
     def note(self, text: str) -> None:
         """Pass on what a reader should know."""
-        if self._noted is not None:
-            self._noted(text)
+        if self.noted is not None:
+            self.noted(text)
 
     def check(self) -> None:
         """Raise where the run must stop.

@@ -16,14 +16,18 @@ def command(folder: Path) -> int:
 
     They are saved as checkpoints in FOLDER (flatmeter-demo), which stays.
     """
-    from flatmeter.cli.session import Session
+    from flatmeter.cli.interrupts import Interrupts
     from flatmeter.config.layers import Configuration
     from flatmeter.config.schema import Settings
-    from flatmeter.demo import train_all
+    from flatmeter.watch import Watch
 
-    paths = train_all(folder, say)
-    session = Session(Configuration(Settings(), {}), force=False, quiet=False, verbose=False)
-    code = session.run([str(path) for path in paths])
+    with Interrupts(Watch()) as interrupts:
+        from flatmeter.cli.session import Session
+        from flatmeter.demo import train_all
+
+        paths = train_all(folder, say)
+        session = Session(Configuration(Settings(), {}), interrupts)
+        code = session.run([str(path) for path in paths])
     say(
         f"\nmeasure these again:     flatmeter measure {folder}/*.pt\n"
         "measure one of your own: flatmeter measure CKPT --model net.py:build --data data.npz"

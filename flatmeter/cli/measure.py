@@ -120,9 +120,14 @@ def command(
     A checkpoint that says what it is needs nothing else; where something is missing, the error
     says which flag to add. Settings may stand in flatmeter.yaml too (see: flatmeter config).
     """
-    from flatmeter.cli.session import Session
+    from flatmeter.cli.interrupts import Interrupts
     from flatmeter.config.layers import configure
+    from flatmeter.watch import Watch
 
     configuration = configure(given_flags(context), files=files, environment=os.environ)
-    session = Session(configuration, force=force, quiet=quiet, verbose=verbose)
-    return session.plan(checkpoints) if dry_run else session.run(checkpoints)
+    with Interrupts(Watch(), configuration.settings.max_time) as interrupts:
+        # Entered first: this import takes seconds, in which a job may be stopped.
+        from flatmeter.cli.session import Session
+
+        session = Session(configuration, interrupts, force=force, quiet=quiet, verbose=verbose)
+        return session.plan(checkpoints) if dry_run else session.run(checkpoints)

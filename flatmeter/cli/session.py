@@ -24,7 +24,6 @@ from flatmeter.results.record import NETWORK, Row
 from flatmeter.results.store import Store
 from flatmeter.runner import settle_device
 from flatmeter.subject import Loader, Subject
-from flatmeter.watch import Watch
 
 
 class Session:
@@ -32,15 +31,23 @@ class Session:
 
     Args:
         configuration: settings of all layers.
+        interrupts: entered by the caller.
         force: measure anew what the folder of results holds.
         quiet: say nothing but errors on stderr.
         verbose: say what every measure had to say and cost.
     """
 
     def __init__(
-        self, configuration: Configuration, *, force: bool, quiet: bool, verbose: bool
+        self,
+        configuration: Configuration,
+        interrupts: Interrupts,
+        *,
+        force: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
     ) -> None:
         self.configuration, self.settings = configuration, configuration.settings
+        self.interrupts, self.watch = interrupts, interrupts.watch
         self.force, self.quiet, self.verbose = force, quiet, verbose
         self.outcome = Outcome()
         self.store: Store | None = None
@@ -61,16 +68,14 @@ class Session:
         plan, paths = self._prepare(arguments)
         mode = "none" if self.quiet else self.settings.progress
         self.progress = Progress(mode, len(paths) * len(plan.measures))
-        watch = Watch(self.progress, noted=self._note)
-        interrupts = Interrupts(watch, self.settings.max_time)
+        self.watch.listener, self.watch.noted = self.progress, self._note
         ending: BaseException | None = None
         with ExitStack() as stack:
             self.store = stack.enter_context(self._store())
             self.output.run = describe_run(plan)
             self._describe()
             try:
-                with interrupts:
-                    self._all(plan, paths, watch, interrupts)
+                self._all(plan, paths)
             except (Stopped, KeyboardInterrupt, OutputError) as error:
                 ending = error
             except ClosedPipe:
@@ -124,17 +129,17 @@ class Session:
     def _store(self) -> Store | nullcontext[None]:
         return Store(Path(self.settings.out)) if self.settings.out else nullcontext()
 
-    def _all(self, plan: Plan, paths: Sequence[Path], watch: Watch, signals: Interrupts) -> None:
+    def _all(self, plan: Plan, paths: Sequence[Path]) -> None:
         loader = self._loader()
         for position, path in enumerate(paths):
             self.progress.done = position * len(plan.measures)
             try:
-                watch(f"{path}: reading")
+                self.watch(f"{path}: reading")
                 subject = loader.load(path)
                 self._subject(subject)
                 known = self.store.finished if self.store and not self.force else None
-                for finished in run(subject, plan, watch, known):
-                    with signals.held():
+                for finished in run(subject, plan, self.watch, known):
+                    with self.interrupts.held():
                         self._keep(finished)
                     if finished.code and not self.settings.keep_going:
                         return

@@ -134,3 +134,14 @@ def test_completion_asks_no_torch():
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert done.stdout.split() == ["plain,minimum_sharpness", "False"], done.stderr
+
+
+def test_stopped_while_it_starts(process, checkpoint, toys):
+    """Importing PyTorch takes seconds; a job that is stopped meanwhile must be requeued too."""
+    child = process("measure", checkpoint, "-M", f"{toys}:Norm")
+    time.sleep(0.6)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 75
+    assert "stopped by SIGTERM" in err
+    assert "Traceback" not in err

@@ -11,8 +11,8 @@ from flatmeter.results.atomic import OutputError
 from flatmeter.results.collection import Results
 from flatmeter.results.exporters import render
 from flatmeter.results.pivot import pivot, sort_rows
-from flatmeter.results.record import COLUMNS, Row
 from flatmeter.results.plain_text import to_ascii
+from flatmeter.results.record import COLUMNS, Row
 from flatmeter.results.table import render_parts, render_text
 
 OK = Why.INTERVAL.value
