@@ -101,14 +101,14 @@ def linear_layers(risk: EmpiricalRisk) -> tuple[LinearLayer, ...]:
         risk: the empirical risk.
 
     Returns:
-        In the order of first use in a forward pass.
+        In the order of first use in a forward pass; without layers that the outputs do not depend
+        on, such as auxiliary heads.
     """
     x = risk.example_inputs(_SAMPLES)
     x = torch.cat([x] * _SAMPLES)[:_SAMPLES]
     z, watch = watched(risk, x, graph=True)
-    calls = [c for c in watch.calls if c.kind in ("linear", "conv")]
+    calls, deltas = _reached(z, [c for c in watch.calls if c.kind in ("linear", "conv")])
     certified = piecewise_linear_after(z, {str(i): c.output for i, c in enumerate(calls)})
-    reasons = _inseparable(risk, x, z, calls, watch)
     layers: dict[str, LinearLayer] = {}
     for i, call in enumerate(calls):
         key = call.weight or f"{i}"
@@ -119,7 +119,7 @@ def linear_layers(risk: EmpiricalRisk) -> tuple[LinearLayer, ...]:
             name=name or (call.weight or f"operator {i}"),
             call=replace(call, output=call.output.detach()),
             uses=watch.uses[call.weight] if call.weight else 0,
-            inseparable=reasons[i],
+            inseparable=_inseparable(risk, x, call, deltas[i], watch),
             certified=certified[str(i)],
             outermost=_only_rearranged(z, call.output),
             in_space=set(call.names) <= set(risk.space.names),
@@ -128,22 +128,22 @@ def linear_layers(risk: EmpiricalRisk) -> tuple[LinearLayer, ...]:
     return tuple(layers.values())
 
 
-def _inseparable(
-    risk: EmpiricalRisk, x: Tensor, z: Tensor, calls: list[Call], watch: Capture
-) -> list[str | None]:
-    """Why each call's layer is not separable, tested on a few samples."""
+def _reached(z: Tensor, calls: list[Call]) -> tuple[list[Call], list[Tensor]]:
+    """The calls that the outputs depend on, with the first sample's cotangents at each."""
+    if not calls or not z.requires_grad:
+        return [], []
     signs = torch.randn(z.shape, generator=derived_generator(0, "linear layers")).to(z)
     signs[1:] = 0
     outputs = [c.output for c in calls]
-    if not outputs or not z.requires_grad:
-        return [None] * len(calls)
-    deltas = torch.autograd.grad(z, outputs, signs, retain_graph=True, materialize_grads=True)
-    return [_reason(risk, x, call, delta, watch) for call, delta in zip(calls, deltas, strict=True)]
+    deltas = torch.autograd.grad(z, outputs, signs, retain_graph=True, allow_unused=True)
+    pairs = [(c, d) for c, d in zip(calls, deltas, strict=True) if d is not None]
+    return [c for c, _ in pairs], [d for _, d in pairs]
 
 
-def _reason(
+def _inseparable(
     risk: EmpiricalRisk, x: Tensor, call: Call, delta: Tensor, watch: Capture
 ) -> str | None:
+    """Why the call's layer is not separable, tested on a few samples."""
     if call.weight is None:
         return "its weight is computed from other parameters"
     if watch.uses[call.weight] > 1:

@@ -223,6 +223,18 @@ def test_all_layers(mlp_risk):
     assert list(by_layer.values())[::-1] == pytest.approx(ORACLE[nn.ReLU, "max"], rel=1e-9)
 
 
+def test_all_layers_by_probes(mlp_risk):
+    found = measured(mlp_risk(nn.Tanh), layer="all", method="probe", max_probes=16, rtol=1e-6)
+    assert not found.headline.converged
+    assert found.headline.n == 16
+    errors = [p.estimate.stderr for p in found.parts if p.quantity == "trace"]
+    assert found.headline.stderr == pytest.approx(sum(errors))
+    true = sum(ORACLE[nn.Tanh, "trace"])
+    assert abs(found.headline.value - true) < 4 * found.headline.stderr
+    assert "max" not in found.quantities
+    assert any("max is too costly" in note for note in found.notes)
+
+
 def test_weight_decay_is_left_out(mlp_risk):
     assert values(mlp_risk(weight_decay=0.1)) == values(mlp_risk())
 
