@@ -44,13 +44,13 @@ class Recipe:
 #: By file name: three networks without normalisation, three with batch-norm.
 RECIPES: Mapping[str, Recipe] = {
     "mlp": Recipe("zoo:mlp", lr=0.2, epochs=40),
-    "cnn": Recipe("zoo:cnn", {"channels": [16, 32]}, optimiser="adam", lr=1e-2),
+    "cnn": Recipe("zoo:cnn", {"channels": [16, 32]}, optimiser="adam", lr=1e-2, epochs=30),
     "residual": Recipe("zoo:resnet", {"norm": "none"}, optimiser="adam", lr=1e-2),
     "mlp-bn-batch32": Recipe("zoo:mlp", {"norm": "batch", "bias": False}),
     "mlp-bn-batch512": Recipe(
         "zoo:mlp", {"norm": "batch", "bias": False}, batch=512, lr=0.2, epochs=120
     ),
-    "residual-bn": Recipe("zoo:resnet", {"norm": "batch", "bias": False}, epochs=10),
+    "residual-bn": Recipe("zoo:resnet", {"norm": "batch", "bias": False}, epochs=15),
 }
 
 

@@ -50,7 +50,9 @@ def _data() -> str:
 def _losses() -> str:
     from flatmeter.risk.custom_loss import LOSSES
 
-    known = {name: (kind.__doc__ or "").splitlines()[0] for name, kind in LOSSES.items()}
+    known = {
+        name: (kind.__doc__ or "").splitlines()[0].replace("`", "") for name, kind in LOSSES.items()
+    }
     own = "a function (outputs, targets) that gives the batch mean"
     return _columns({**known, "pkg.mod:function": own, "file.py:function": own})
 

@@ -40,7 +40,8 @@ class Progress:
         if self._status is not None:
             from rich.text import Text
 
-            self._status.update(Text(line, overflow="ellipsis", no_wrap=True))
+            # Beside the spinner; a line that wraps would be redrawn in the wrong place.
+            self._status.update(Text(line[: self._status.console.width - 4]))
         elif self._mode != "none" and time.monotonic() - self._last >= INTERVAL:
             self._last = time.monotonic()
             say(line)
