@@ -88,6 +88,7 @@ def layer_traces(
     rtol: float = 0.01,
     confidence: float = 0.95,
     max_probes: int = 500,
+    weights: Callable[[np.ndarray], np.ndarray] = np.ones_like,
     progress: Callable[[str], None] = lambda text: None,
 ) -> LayerTraces:
     """Traces of the diagonal blocks of the Gauss-Newton matrix or of the Hessian.
@@ -102,9 +103,11 @@ def layer_traces(
         risk: the empirical risk.
         curvature: ``ggn`` or ``hessian``.
         seed: of the probes.
-        rtol: half-width of the total's interval, relative to the total.
+        rtol: half-width of the weighted sum's interval, relative to the sum.
         confidence: coverage of that interval.
         max_probes: most probes.
+        weights: from the traces ``[n]`` to the weights ``[n]`` of the sum that is wanted; the
+            plain total if left out.
         progress: told what is being done; may raise to stop.
 
     Returns:
@@ -124,7 +127,8 @@ def layer_traces(
         draw = _gauss_newton_probes(risk, seed, open_names)
     probes, converged = np.zeros((0, len(names))), True
     if open_names:
-        probes, converged = _until(draw, base, rtol, confidence, max_probes, progress)
+        target = Target(weights, rtol, confidence)
+        probes, converged = _until(draw, base, target, max_probes, progress)
     return LayerTraces(
         names=names,
         base=base,
@@ -157,24 +161,37 @@ def _ghost(
 Draw = Callable[[int, int], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Target:
+    """When there are enough probes: a weighted sum's interval is narrow enough."""
+
+    weights: Callable[[np.ndarray], np.ndarray]
+    rtol: float
+    confidence: float
+
+    def met(self, base: np.ndarray, rows: np.ndarray) -> bool:
+        """The half-width of the sum's interval is within the tolerance."""
+        values = base + rows.mean(0)
+        w = self.weights(values)
+        error = float((rows @ w).std(ddof=1)) / len(rows) ** 0.5
+        width = student_quantile(len(rows), self.confidence) * error
+        return width <= self.rtol * abs(float(values @ w))
+
+
 def _until(
     draw: Draw,
     base: np.ndarray,
-    rtol: float,
-    confidence: float,
+    target: Target,
     max_probes: int,
     progress: Callable[[str], None],
 ) -> tuple[np.ndarray, bool]:
-    """Draw blocks of probes until the total's interval is narrow enough."""
+    """Draw blocks of probes until the target is met."""
     rows = np.zeros((0, len(base)))
     while True:
         stop = min(len(rows) + (PROBE_BLOCK if len(rows) else MIN_PROBES), max_probes)
         rows = np.concatenate([rows, draw(len(rows), stop)])
         progress(f"layer traces: probe {len(rows)}")
-        totals = rows.sum(1)
-        value = base.sum() + totals.mean()
-        error = totals.std(ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.inf
-        if student_quantile(len(rows), confidence) * error <= rtol * abs(value):
+        if len(rows) > 1 and target.met(base, rows):
             return rows, True
         if len(rows) >= max_probes:
             return rows, False

@@ -1,0 +1,180 @@
+"""Minimum sharpness: the smallest trace of curvature among all rescalings of the network.
+
+Definition (Ibayashi, Hamaguchi, Imaizumi 2021, arXiv 2106.12612, section 4), with A the scaling
+symmetries of the network and T_j the trace of tensor j's diagonal curvature block::
+
+    MS(θ) = min_{a ∈ A} Tr H(e^a θ) = min_{a ∈ A} Σ_j T_j e^{-2 a_j}
+
+The sum is convex in a and is minimised by Newton's method, so the value is that of the minimum, not
+of where an optimiser stopped. With ``granularity: neuron`` every channel may be rescaled by itself,
+which is a matrix-balancing problem in the diagonal of the curvature; its value is never larger.
+
+Invariant to: the scaling symmetries found in the network (per channel at neuron granularity).
+Requires: an exported graph; a loss that is convex in the outputs.
+Cost: one forward pass and one activation-only backward pass per class for exact traces.
+Not to be trusted: where ``attained`` is false the minimum lies at infinity (a dead layer), and with
+batch statistics every weight before a batch-norm may grow for ever, which leaves little to measure.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from flatmeter.curvature.ghost import eligible, exact_diagonal
+from flatmeter.curvature.layer_traces import LayerTraces, layer_traces
+from flatmeter.errors import NotApplicable
+from flatmeter.estimate import Estimate
+from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
+from flatmeter.measures.context import Context
+from flatmeter.symmetry.balance import balance
+from flatmeter.symmetry.group import SymmetryGroup
+from flatmeter.symmetry.minimise import Minimum, minimise
+
+#: Rounds of rescaling tensors and channels in turn; one is enough where channels are all there is.
+MAX_ROUNDS = 50
+
+
+class Settings(MeasureSettings):
+    """Options of minimum sharpness."""
+
+    curvature: Literal["ggn", "hessian"] = Field(
+        "ggn", description="traces of the Gauss-Newton matrix (never negative) or of the Hessian"
+    )
+    granularity: Literal["layer", "neuron"] = Field(
+        "layer", description="rescale whole tensors, or every channel by itself"
+    )
+    max_probes: int = Field(500, ge=2, description="most probes for tensors without exact traces")
+
+
+class MinimumSharpness(Measure):
+    """min over rescalings of the trace of curvature (arXiv 2106.12612)."""
+
+    name = "minimum_sharpness"
+    title = "Minimum sharpness"
+    reference = "Ibayashi, Hamaguchi, Imaizumi 2021, arXiv 2106.12612"
+    invariant_to = ("scaling symmetries of tensors", "of channels with granularity=neuron")
+    requires = ("an exported graph", "a loss convex in the outputs")
+    default_bn = "eval"
+    quantities = ("value",)
+    Settings = Settings
+
+    def compute(self, context: Context) -> Measurement:
+        """Traces, then the minimum over the group."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        risk = context.risk.without_weight_decay()
+        group = context.group()
+
+        def weights(values: np.ndarray) -> np.ndarray:
+            """Of the sum whose error matters: by the envelope theorem, that at the minimiser."""
+            return _weights(minimise(np.maximum(values, 0.0), group.basis))
+
+        traces = layer_traces(
+            risk,
+            curvature=settings.curvature,
+            seed=context.seed,
+            rtol=context.rtol or 0.01,
+            confidence=context.confidence,
+            max_probes=settings.max_probes,
+            weights=weights,
+            progress=context.progress,
+        )
+        _refuse_negative(traces)
+        minimum = minimise(np.maximum(traces.values, 0.0), group.basis)
+        estimate = traces.combination(_weights(minimum))
+        notes = [*traces.notes, *group.notes, *_attained(minimum, traces.names)]
+        if settings.curvature == "ggn" and not all(traces.exact_hessian.values()):
+            notes.append(_gauss_newton_note(traces))
+        if settings.granularity == "neuron":
+            estimate, extra = _neuron(context, group, estimate)
+            notes += extra
+        return Measurement(
+            quantities={"value": estimate},
+            parts=_parts(traces, minimum),
+            notes=tuple(notes),
+            state={"probes": traces.probes} if len(traces.probes) else {},
+        )
+
+
+def _weights(minimum: Minimum) -> np.ndarray:
+    """``e^{-2a}`` at the minimiser, nothing for terms that fall to nothing."""
+    weights: np.ndarray = np.exp(-2.0 * minimum.log_scales)
+    weights[list(minimum.dropped)] = 0.0
+    return weights
+
+
+def _refuse_negative(traces: LayerTraces) -> None:
+    values, names = traces.values, np.array(traces.names)
+    errors = np.array([e.stderr for e in traces.estimates.values()])
+    scale = float(np.abs(values).max()) if len(values) else 0.0
+    negative = values < -np.maximum(3.0 * errors, 1e-12 * scale)
+    if negative.any():
+        raise NotApplicable(
+            f"the Hessian's trace is negative in {', '.join(names[negative][:3])}, so the sum has "
+            "no minimum over rescalings",
+            hint="use curvature=ggn, which is never negative",
+        )
+
+
+def _attained(minimum: Minimum, names: tuple[str, ...]) -> list[str]:
+    if minimum.attained:
+        return []
+    dropped = [names[j] for j in minimum.dropped]
+    some = ", ".join(dropped[:3]) + (", …" if len(dropped) > 3 else "")
+    return [f"attained = false: the terms of {some} fall to zero along a rescaling without end"]
+
+
+def _gauss_newton_note(traces: LayerTraces) -> str:
+    inexact = sum(not exact for exact in traces.exact_hessian.values())
+    return (
+        f"exact_hessian = false for {inexact} of {len(traces.names)} tensors: their value is the "
+        "Gauss-Newton matrix's"
+    )
+
+
+def _parts(traces: LayerTraces, minimum: Minimum) -> tuple[Part, ...]:
+    scales = dict(zip(traces.names, minimum.log_scales, strict=True))
+    parts = []
+    for name, estimate in traces.estimates.items():
+        parts.append(Part(name, "trace", estimate))
+        parts.append(Part(name, "log_scale", Estimate.of_exact(float(scales[name]))))
+    return tuple(parts)
+
+
+def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Estimate, list[str]]:
+    """Rescale tensors and channels in turn: the sum is convex in all of them together."""
+    space = context.risk.space
+    diagonal = space.flatten(_diagonal(context)).cpu().numpy()
+    value, attained = layer.value, True
+    for _ in range(MAX_ROUNDS):
+        traces = np.add.reduceat(diagonal, space.offsets[:-1])
+        diagonal *= np.exp(-2.0 * np.repeat(minimise(traces, group.basis).log_scales, space.sizes))
+        balanced = balance(diagonal, group.channels)
+        moved = group.channels.log_scales(torch.from_numpy(balanced.log_scales)).numpy()
+        diagonal *= np.exp(-2.0 * moved)
+        before, value, attained = value, balanced.value, balanced.attained
+        if before - value <= 1e-12 * before:
+            break
+    notes = [] if attained else ["attained = false: the value is an infimum over channel scales"]
+    return Estimate.of_exact(value), notes
+
+
+def _diagonal(context: Context) -> dict[str, torch.Tensor]:
+    """The exact diagonal of the Gauss-Newton matrix.
+
+    Raises:
+        NotApplicable: a parameter has none.
+    """
+    risk = context.risk.without_weight_decay()
+    admitted = eligible(risk).names
+    missing = [n for n in risk.space.names if n not in admitted]
+    if missing:
+        raise NotApplicable(
+            "granularity=neuron needs the exact diagonal of the curvature, and "
+            f"{missing[0]} is used in a way that has none",
+            hint="use granularity=layer",
+        )
+    return exact_diagonal(risk, admitted)

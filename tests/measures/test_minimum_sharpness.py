@@ -1,0 +1,228 @@
+"""Minimum sharpness: oracles, dense traces with a general optimiser, invariance, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize as scipy_minimize
+from torch import nn
+
+from flatmeter.errors import NotApplicable
+from flatmeter.measures.context import Context
+from flatmeter.measures.minimum_sharpness import MinimumSharpness
+from flatmeter.symmetry.find import find_group
+
+
+def measure(risk, **settings):
+    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+    context = Context(risk=risk, bn=risk.bn, group=lambda: group)
+    return MinimumSharpness(**settings).compute(context)
+
+
+def oracle(bias):
+    """The 2-2-2 ReLU net, its values cast to float32 first."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=bias), nn.ReLU(), nn.Linear(2, 2, bias=bias))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1, 0.5], [-0.3, 0.8]]))
+        net[2].weight.copy_(torch.tensor([[1, -1], [0.5, 2]]))
+        if bias:
+            net[0].bias.copy_(torch.tensor([0.1, -0.2]))
+            net[2].bias.copy_(torch.tensor([0.0, 0.3]))
+    return net, torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("bias", "value", "alpha", "traces"),
+    [
+        (False, 1.491043635297, 1.505555098218, [1.689871436616, 0.328902405560]),
+        (
+            True,
+            2.436977475524,
+            1.659837090306,
+            [2.238285532392, 0.858493613284, 0.407988924563, 0.188910222746],
+        ),
+    ],
+)
+def test_oracle(bias, value, alpha, traces, make_risk):
+    found = measure(make_risk(*oracle(bias)))
+    assert found.headline.value == pytest.approx(value, rel=1e-9)
+    assert found.headline.exact
+    by_quantity = {(p.scope, p.quantity): p.estimate.value for p in found.parts}
+    ours = [v for (_, q), v in by_quantity.items() if q == "trace"]
+    assert ours == pytest.approx(traces, rel=1e-9)
+    assert np.exp(by_quantity["0.weight", "log_scale"]) == pytest.approx(alpha, rel=1e-9)
+    assert found.notes == ()
+
+
+def test_the_bias_only_term_is_a_constant(make_risk):
+    net, x, y = oracle(True)
+    risk = make_risk(net, x, y)
+    p = torch.softmax(risk.outputs(risk.theta, x.double()), 1)
+    last = measure(risk).parts[-2]
+    assert last.scope == "2.bias"
+    assert last.estimate.value == pytest.approx(float((1 - p.square().sum(1)).mean()), rel=1e-12)
+
+
+def test_a_product_of_two_numbers(make_risk):
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        net[0].weight.fill_(3.0)
+        net[2].weight.fill_(-0.25)
+    x = torch.tensor([[2.0]])
+    found = measure(make_risk(net, x, torch.tensor([[5.0]]), loss="mse"))
+    # mse is twice ½ (z − y)².
+    assert found.headline.value == pytest.approx(2 * 2 * 0.75 * 4.0, rel=1e-12)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1, bias=False)
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.stem(x)), inplace=True)
+        h = h + self.b(F.relu(self.a(h)))
+        return self.head(h.mean((2, 3)))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Linear(6, 6), nn.Linear(6, 4, bias=False)
+
+    def forward(self, x):
+        h = F.relu(self.a(x.flatten(1)[:, :6]))
+        return self.head(F.relu(F.linear(h, self.a.weight)))
+
+
+def nets():
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 1, 6, 6), torch.arange(9) % 4
+    mlp = nn.Sequential(
+        nn.Flatten(), nn.Linear(36, 6), nn.ReLU(), nn.Linear(6, 5), nn.LeakyReLU(), nn.Linear(5, 4)
+    )
+    gelu = nn.Sequential(
+        nn.Flatten(), nn.Linear(36, 6), nn.GELU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)
+    )
+    grouped = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4, 4),
+    )
+    return {
+        "mlp": (mlp, x, y),
+        "residual": (Residual(), x, y),
+        "gelu": (gelu, x, y),
+        "grouped": (grouped, x, y),
+        "tied": (Tied(), x, y),
+    }
+
+
+NETS = nets()
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "gelu", "grouped"])
+def test_against_dense_traces_and_a_general_optimiser(name, make_risk, dense):
+    risk = make_risk(*NETS[name])
+    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+    diagonal = dense.gauss_newton(risk).diagonal()
+    T = np.array([float(p.sum()) for p in diagonal.split(risk.space.sizes)])
+    E = group.basis
+    reference = scipy_minimize(
+        lambda u: np.log(np.sum(T * np.exp(-2 * E @ u))), np.zeros(E.shape[1]), tol=1e-13
+    )
+    assert E.shape[1] > 0
+    assert measure(risk).headline.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", list(NETS))
+@pytest.mark.parametrize("granularity", ["layer", "neuron"])
+def test_invariant_under_the_group(name, granularity, make_risk):
+    if name == "tied" and granularity == "neuron":
+        pytest.skip("a tied weight has no exact diagonal")
+    risk = make_risk(*NETS[name])
+    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+    before = measure(risk, granularity=granularity).headline
+    for index in range(2):
+        a = group.random(torch.Generator().manual_seed(index), size=3.0)
+        risk.theta = group.act(a, risk.theta, risk.space)
+        after = measure(risk, granularity=granularity).headline
+        assert after.value == pytest.approx(before.value, rel=1e-10)
+
+
+def test_neuron_wise(make_risk):
+    risk = make_risk(*NETS["mlp"])
+    layer, neuron = (measure(risk, granularity=g).headline for g in ("layer", "neuron"))
+    assert neuron.value < layer.value
+    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+    law = group.channels
+    s = torch.randn(law.count, dtype=torch.float64)
+    s[0] = 0
+    z = risk.outputs(risk.theta, risk.example_inputs(9))
+    risk.theta = risk.theta * torch.exp(s[law.plus] - s[law.minus])
+    torch.testing.assert_close(risk.outputs(risk.theta, risk.example_inputs(9)), z)
+    assert measure(risk, granularity="neuron").headline.value == pytest.approx(
+        neuron.value, rel=1e-10
+    )
+    # The layer-wise value is not invariant to rescaling single neurons, and must not be.
+    assert measure(risk).headline.value != pytest.approx(layer.value, rel=1e-2)
+
+
+def test_batches_permutations_and_float32(make_risk):
+    net, x, y = NETS["residual"]
+    value = measure(make_risk(net, x, y)).headline.value
+    assert measure(make_risk(net, x, y, batch_size=2)).headline.value == pytest.approx(
+        value, rel=1e-12
+    )
+    order = torch.randperm(9)
+    assert measure(make_risk(net, x[order], y[order])).headline.value == pytest.approx(
+        value, rel=1e-12
+    )
+    single = measure(make_risk(net, x, y, dtype=torch.float32)).headline.value
+    assert single == pytest.approx(value, rel=1e-5)
+    assert measure(make_risk(net, x, 3 - y)).headline.value == pytest.approx(value, rel=1e-12)
+
+
+def test_weight_decay_is_left_out(make_risk):
+    net, x, y = NETS["mlp"]
+    assert measure(make_risk(net, x, y, weight_decay=1.0)).headline.value == pytest.approx(
+        measure(make_risk(net, x, y)).headline.value, rel=1e-12
+    )
+
+
+def test_a_dead_layer_is_said(make_risk):
+    net, x, y = NETS["mlp"]
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.ReLU(), nn.Linear(3, 4))
+    with torch.no_grad():
+        net[3].weight.zero_()  # nothing depends on the layer below, which may shrink for ever
+    found = measure(make_risk(net, x, y))
+    p = torch.softmax(net[3].bias.detach().double(), 0)
+    assert found.headline.value == pytest.approx(float(1 - p @ p), rel=1e-9)  # the last bias's
+    assert any("attained = false: the terms of 3.weight" in note for note in found.notes)
+
+
+def test_the_gauss_newton_value_is_labelled(make_risk):
+    notes = measure(make_risk(*NETS["gelu"])).notes
+    assert any("exact_hessian = false for 2 of 6" in note for note in notes)
+    assert not any("exact_hessian" in note for note in measure(make_risk(*NETS["mlp"])).notes)
+
+
+def test_a_negative_hessian_trace_is_refused(make_risk):
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    torch.manual_seed(3)
+    x = torch.randn(5, 2)
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[2].weight.fill_(2.0)
+    y = net(x).detach() - 100 * torch.sign(net(x).detach())
+    risk = make_risk(net, x, y, loss="mse")
+    assert measure(risk).headline.value > 0
+    with pytest.raises(NotApplicable, match="negative"):
+        measure(risk, curvature="hessian", max_probes=64)
