@@ -70,12 +70,3 @@ CONVERSIONS: Mapping[Format, str] = MappingProxyType(
         Format.ADAPTER: "it holds changes to other weights: merge_and_unload(), then save those",
     }
 )
-
-#: What ``flatmeter list formats`` shows.
-FORMATS: Mapping[str, str] = MappingProxyType(
-    {
-        kind.value: "refused; the message says how to convert it" if kind in CONVERSIONS else "read"
-        for kind in Format
-        if kind is not Format.DAMAGED_ZIP
-    }
-)
