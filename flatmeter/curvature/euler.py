@@ -49,10 +49,12 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
     weights = signs.to(z.device, z.dtype)
     (gradient,) = torch.autograd.grad((weights * z).sum(), point, materialize_grads=True)
     risk.cost.add(GRADIENT * len(x) / risk.n)
-    theta, gradient = risk.theta.double(), gradient.double()
-    ratios = []
-    for indices in blocks:
-        w, g = theta[indices], gradient[indices]
-        size = w.norm() * g.norm()
-        ratios.append(torch.where(size > 0, (w @ g).abs() / size.clamp_min(1e-300), 0.0))
-    return torch.stack(ratios)
+    sizes = torch.tensor([len(b) for b in blocks], dtype=torch.long)
+    label = torch.arange(len(blocks)).repeat_interleave(sizes).to(risk.device)
+    index = torch.cat([b.to(risk.device) for b in blocks])
+    w, g = risk.theta.double()[index], gradient.double()[index]
+
+    def sums(values: Tensor) -> Tensor:
+        return values.new_zeros(len(blocks)).index_add_(0, label, values)
+
+    return sums(w * g).abs() / (sums(w * w) * sums(g * g)).sqrt().clamp_min(1e-300)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flatmeter.curvature.euler import euler_ratios, with_scaled_eps
 from flatmeter.errors import NotApplicable
 from flatmeter.measures.context import Context
+from flatmeter.measures.spheres import movable
 from flatmeter.symmetry.blocks import Block, scale_invariant_blocks
 
 EULER_TOLERANCE = 1e-3
@@ -14,8 +15,7 @@ EULER_TOLERANCE = 1e-3
 def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], tuple[str, ...]]:
     """Smallest sets of parameters whose common scale changes nothing, confirmed by Euler's test.
 
-    Sets of one entry are left out: only its sign matters to the network (a bias before batch-norm
-    changes nothing at all), so it has no direction to move in. So are sets of norm zero.
+    Those that cannot move are left out, see :func:`flatmeter.measures.spheres.movable`.
 
     Args:
         context: of the measure.
@@ -34,11 +34,7 @@ def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], t
             hint="use --bn batch",
         )
     risk = context.risk
-    found = [
-        block
-        for block in scale_invariant_blocks(context.group(), risk.space)
-        if len(block.indices) > 1 and bool(risk.theta[block.indices].any())
-    ]
+    found = movable(scale_invariant_blocks(context.group(), risk.space), risk.theta)
     if not found:
         raise NotApplicable(
             f"{title} needs weights whose scale does not matter, and no weight of this network is "

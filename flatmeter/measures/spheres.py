@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,15 +23,30 @@ class Block(Protocol):
         ...
 
 
+BlockT = TypeVar("BlockT", bound=Block)
+
+
+def movable(blocks: Sequence[BlockT], theta: Tensor) -> tuple[BlockT, ...]:
+    """The blocks that can move along their spheres.
+
+    A block of one entry has no direction to move in: only its sign can matter (a bias before
+    batch-norm changes nothing at all). A block of norm zero has no sphere.
+
+    Args:
+        blocks: with indices on the CPU.
+        theta: ``[P]``.
+    """
+    nonzero = theta.detach().cpu() != 0
+    return tuple(b for b in blocks if len(b.indices) > 1 and bool(nonzero[b.indices].any()))
+
+
 class Spheres:
     """Blocks ``θ_b = r_b u_b`` of a flat vector, each on the sphere of its own radius.
 
-    Directions are compact float64 vectors ``[m]`` over the entries of the blocks. A block of one
-    entry has no direction along its sphere (a bias before batch-norm: it changes nothing) and a
-    block of norm zero has no sphere; neither is ever moved.
+    Directions are compact float64 vectors ``[m]`` over the entries of the blocks.
 
     Attributes:
-        blocks: those that are left.
+        blocks: those that can move; see :func:`movable`.
         index: ``[m]`` their entries in the flat vector.
         label: ``[m]`` the block each entry belongs to.
         radii: ``[B]`` the norms r_b.
@@ -46,13 +61,11 @@ class Spheres:
 
     def __init__(self, theta: Tensor, blocks: Sequence[Block], *, joint: bool = False) -> None:
         self.theta = theta.detach().double()
-        entries = [(b, b.indices.to(theta.device)) for b in blocks]
-        entries = [(b, i) for b, i in entries if len(i) > 1 and bool(self.theta[i].any())]
-        self.blocks = tuple(b for b, _ in entries)
-        empty = [torch.zeros(0, dtype=torch.long, device=theta.device)]
-        self.index = torch.cat([i for _, i in entries] or empty)
-        sizes = torch.tensor([len(i) for _, i in entries], device=theta.device)
-        self.label = torch.arange(len(entries), device=theta.device).repeat_interleave(sizes)
+        self.blocks = movable(blocks, theta)
+        index = torch.cat([torch.zeros(0, dtype=torch.long), *(b.indices for b in self.blocks)])
+        sizes = torch.tensor([len(b.indices) for b in self.blocks], dtype=torch.long)
+        label = torch.arange(len(self.blocks)).repeat_interleave(sizes)
+        self.index, self.label = index.to(theta.device), label.to(theta.device)
         self.sphere = torch.zeros_like(self.label) if joint else self.label
         self.radii = self.norms(self.theta[self.index])
         self.radius = self.radii[self.label]

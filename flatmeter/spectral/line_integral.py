@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 NEGLIGIBLE = 1e-3
 """Below this part of the largest |f| a change of sign is rounding, and too small to matter."""
+
+
+HALVINGS = 7
+"""Of the distance between two nodes, to find a root."""
+
+MOST_ROOTS = 8
+"""A function that changes sign more often than this is not smooth on the interval, or is noise."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,14 @@ def mean_power(
         max_nodes: per piece, at most.
     """
     pieces = [(-delta, 0.0), (0.0, delta)]
-    value, error, peak, roots = np.nan, np.inf, 0.0, ()
+    roots: tuple[float, ...] = ()
+    value, error, peak = np.nan, np.inf, 0.0
     while True:
         samples = [evaluate(list(half_rule(nodes, *piece)[0])) for piece in pieces]
         peak = max(peak, *(float(np.abs(s).max()) for s in samples))
-        found = _roots(evaluate, pieces, samples, nodes, peak)
+        found = list(
+            islice(_roots(evaluate, pieces, samples, nodes, peak), MOST_ROOTS - len(roots))
+        )
         if found:
             roots = (*roots, *found)
             pieces = _split(pieces, found)
@@ -95,21 +104,30 @@ def _roots(
     samples: list[Floats],
     nodes: int,
     peak: float,
-) -> list[float]:
+) -> Iterator[float]:
     """Changes of sign between neighbouring nodes of a piece.
 
     The place need not be sharp: near a root |f| is small, so the error enters squared.
     """
-    found = []
-    at = lambda t: float(evaluate([t])[0])  # noqa: E731
     for piece, f in zip(pieces, samples, strict=True):
         t = half_rule(nodes, *piece)[0]
-        seen = np.flatnonzero(np.abs(f) > NEGLIGIBLE * peak)
-        for i, j in pairwise(seen):
+        for i, j in pairwise(np.flatnonzero(np.abs(f) > NEGLIGIBLE * peak)):
             if f[i] * f[j] < 0:
-                xtol = NEGLIGIBLE * (piece[1] - piece[0])
-                found.append(float(brentq(at, t[i], t[j], xtol=xtol)))
-    return found
+                yield _bisected(evaluate, (t[i], t[j]), float(f[i]))
+
+
+def _bisected(
+    evaluate: Callable[[Sequence[float]], Floats], between: Interval, at_first: float
+) -> float:
+    """A root, halving; unlike a library's it takes a noisy f, whose signs need not repeat."""
+    first, last = map(float, between)
+    for _ in range(HALVINGS):
+        middle = (first + last) / 2
+        if float(evaluate([middle])[0]) * at_first > 0:
+            first = middle
+        else:
+            last = middle
+    return (first + last) / 2
 
 
 def _split(pieces: list[Interval], at: list[float]) -> list[Interval]:

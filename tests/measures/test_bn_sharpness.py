@@ -4,8 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from flatmeter.measures.bn_sharpness import Settings, sharpest_line
+from flatmeter.estimate import Why
+from flatmeter.measures import bn_sharpness
+from flatmeter.measures.bn_sharpness import BNSharpness, Settings, sharpest_line
+from flatmeter.measures.context import Context
 from flatmeter.measures.line_search import LineSearch
 from flatmeter.measures.spheres import GeodesicPath, Spheres, StraightPath
 from flatmeter.randomness import derived_generator
@@ -101,3 +105,61 @@ def test_gradient_of_the_line_integral_by_finite_differences(path, joint, p):
     h = 1e-6
     up, down = (search.objective(v + s * h * u, search.fine)[0] for s in (1, -1))
     assert float((up - down) / (2 * h)) == pytest.approx(float(gradient @ u), rel=1e-6)
+
+
+@pytest.fixture
+def measured(make_risk, monkeypatch):
+    """BN-sharpness of a small network with batch-norm; its rows are the blocks."""
+    torch.manual_seed(0)
+    x, y = torch.randn(80, 6), torch.randint(0, 3, (80,))
+
+    def run(factors=None, *, eps=1e-16, dtype=torch.float64, seed=0, weight_decay=0.0, **options):
+        torch.manual_seed(1)
+        norm = nn.BatchNorm1d(5, eps=eps)
+        net = nn.Sequential(nn.Linear(6, 5), norm, nn.ReLU(), nn.Linear(5, 3)).double()
+        if factors is not None:
+            with torch.no_grad():
+                net[0].weight *= torch.tensor(factors)[:, None]
+        risk = make_risk(net, x, y, bn="batch", dtype=dtype, weight_decay=weight_decay)
+        rows = blocks_of(*[6] * 5, *[1] * 5)
+        monkeypatch.setattr(bn_sharpness, "invariant_blocks", lambda context, title: (rows, ()))
+        ready = Context(risk, bn="batch", group=lambda: None, seed=seed)
+        return BNSharpness(**options).compute(ready)
+
+    return run
+
+
+@pytest.mark.parametrize("options", [{}, {"p": 2}, {"ball": "joint"}, {"path": "geodesic"}])
+def test_scale_of_the_rows_does_not_matter(measured, options):
+    before = measured(**options).headline
+    after = measured([100.0, 0.01, 1.0, 10.0, 0.3], **options).headline
+    assert after.value == pytest.approx(before.value, rel=1e-8)
+    assert before.converged
+    assert before.why is Why.LOWER_BOUND
+
+
+def test_far_above_random_lines_and_alike_from_two_seeds(measured):
+    searched = measured()
+    assert measured(seed=1).headline.value == pytest.approx(searched.headline.value, rel=0.02)
+    unsearched = measured(steps=1, starts=1, seed=2, ascent_rtol=10.0)
+    assert searched.headline.value > unsearched.headline.value
+    assert len(searched.state["starts"]) == 3
+    assert any("lower bound" in note for note in searched.notes)
+
+
+def test_a_single_start_is_not_vouched_for(measured):
+    alone = measured(starts=1).headline
+    assert alone.why is Why.SPREAD
+    assert not alone.converged
+
+
+def test_weight_decay_does_not_count(measured):
+    assert measured(weight_decay=0.5).headline.value == measured().headline.value
+
+
+def test_float32_agrees_and_says_when_it_cannot(measured):
+    single = measured(dtype=torch.float32, eps=1e-5)
+    assert single.headline.value == pytest.approx(measured(eps=1e-5).headline.value, rel=1e-3)
+    tiny = measured(dtype=torch.float32, eps=1e-5, delta=1e-6)
+    assert tiny.headline.why is Why.PRECISION
+    assert any("float32" in note for note in tiny.notes)
