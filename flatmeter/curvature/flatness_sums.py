@@ -10,6 +10,7 @@ features, the sums are::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from flatmeter.curvature.matrix_view import MatrixView
 from flatmeter.curvature.row_eigenvalues import (
-    FORMED,
     STORED,
     RowMaxima,
     factored_maxima,
@@ -26,6 +26,8 @@ from flatmeter.curvature.row_eigenvalues import (
 
 #: Most numbers of per-sample gradients held at once.
 GRADIENT_BUDGET = 2**23
+#: Most numbers in the blocks of all rows that are summed instead of left to passes over the data.
+SUMMED = 2**22
 
 
 class FeatureMoments:
@@ -109,36 +111,38 @@ class Weighing:
         Returns:
             ``[3, c]``: κ_Tr, κ_nw and Tr H.
         """
-        if self.view.positions == 1:
-            squares = a[:, :, 0].square()
-            d = deltas[:, :, :, 0]
-            plain, scaled = squares.sum(-1), (squares * self.scales.inverse).sum(-1)
-            norms = [
-                torch.einsum("cngd,gdr->cngr", d, root).square().sum(-1)
-                for root in (self.root, self.scaled_root)
-            ]
-            own = d.square().sum(-1)
-            parts = (norms[0] * plain, norms[1] * scaled, own * plain)
-            return torch.stack([p.sum((1, 2)) for p in parts])
+        spread = a * self.scales.inverse.sqrt().unsqueeze(1)
         total = torch.zeros(3, len(deltas), dtype=torch.float64, device=a.device)
-        for part, delta in self.parts(a, deltas):
-            grad = delta.transpose(-1, -2) @ part
-            total[0] += (self.root.transpose(1, 2) @ grad).square().sum((1, 2, 3, 4))
-            scaled = (self.scaled_root.transpose(1, 2) @ grad).square()
-            total[1] += (scaled * self.scales.inverse.unsqueeze(1)).sum((1, 2, 3, 4))
-            total[2] += grad.square().sum((1, 2, 3, 4))
+        for part, scaled, delta in self._parts(a, spread, deltas):
+            total[0] += _squared_sums(delta @ self.root, part)
+            total[1] += _squared_sums(delta @ self.scaled_root, scaled)
+            total[2] += _squared_sums(delta, part)
         return total
 
-    def parts(self, a: Tensor, deltas: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Samples in parts small enough to form their gradients."""
-        size = max(1, GRADIENT_BUDGET // (len(deltas) * self.view.weight.numel()))
-        return list(zip(a.split(size), deltas.split(size, dim=1), strict=True))
+    def _parts(self, a: Tensor, spread: Tensor, deltas: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Samples in parts small enough for what is formed of each."""
+        positions, entries = a.shape[2], self.view.weight.numel()
+        formed = max(min(positions**2 * a.shape[1], entries), deltas[0, 0].numel())
+        size = max(1, GRADIENT_BUDGET // (len(deltas) * formed))
+        return zip(a.split(size), spread.split(size), deltas.split(size, dim=1), strict=True)
+
+
+def _squared_sums(x: Tensor, a: Tensor) -> Tensor:
+    """``Σ_i ‖Σ_t x_it a_itᵀ‖²`` for ``x [c, n, g, T, r]`` and ``a [n, g, T, m]``: ``[c]``.
+
+    By the Gram matrices of positions where these are smaller.
+    """
+    if x.shape[-2] ** 2 <= x.shape[-1] * a.shape[-1]:
+        product = (x @ x.transpose(-1, -2)) * (a @ a.transpose(-1, -2))
+    else:
+        product = (x.transpose(-1, -2) @ a).square()
+    return product.sum((1, 2, 3, 4))
 
 
 def _root(weight: Tensor) -> Tensor:
     """``U [g, d, r]`` with ``U Uᵀ = W Wᵀ``, r = min(d, m)."""
-    U, s, _ = torch.linalg.svd(weight, full_matrices=False)
-    root: Tensor = U * s.unsqueeze(1)
+    R = torch.linalg.qr(weight.transpose(1, 2), mode="r").R
+    root: Tensor = R.transpose(1, 2)
     return root
 
 
@@ -155,7 +159,7 @@ class RowBlocks:
         g, d, m = view.weight.shape
         self.single = single
         self.factored = single and samples * g * (m + d) <= STORED
-        self.formed = not self.factored and g * d * m * m <= FORMED
+        self.formed = not self.factored and g * d * m * m <= SUMMED
         self.inputs: list[Tensor] = []
         self.diagonals: list[Tensor] = []
         if self.formed:
@@ -180,12 +184,13 @@ class RowBlocks:
             self.inputs.append(inputs)
             self.diagonals.append(diagonal)
 
-    def add_columns(self, weighing: Weighing, a: Tensor, deltas: Tensor) -> None:
+    def add_columns(self, a: Tensor, deltas: Tensor) -> None:
         """The same from columns of the curvature, shaped as for :class:`Weighing`."""
         if self.single:
             self.add_factored(a, deltas[:, :, :, 0].square().sum(0))
         elif self.formed:
-            for part, delta in weighing.parts(a, deltas):
+            size = max(1, GRADIENT_BUDGET // (len(deltas) * self.blocks[:, :, 0].numel()))
+            for part, delta in zip(a.split(size), deltas.split(size, dim=1), strict=True):
                 grad = (delta.transpose(-1, -2) @ part).flatten(0, 1)
                 self.blocks += torch.einsum("ngdi,ngdj->gdij", grad, grad)
 

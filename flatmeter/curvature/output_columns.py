@@ -35,7 +35,7 @@ def column_sums(risk: EmpiricalRisk, jobs: Sequence[Job]) -> dict[str, Tensor]:
     totals = {job.layer.name: job.weighing.view.weight.new_zeros(3) for job in jobs}
     for job, a, deltas in _unfolded(jobs, all_columns(risk, _weights(jobs))):
         totals[job.layer.name] += job.weighing.of_columns(a, deltas).sum(1)
-        job.rows.add_columns(job.weighing, a, deltas)
+        job.rows.add_columns(a, deltas)
     return {name: total / risk.normalizer for name, total in totals.items()}
 
 

@@ -196,9 +196,9 @@ def _notes(found: Mapping[str, Flatness], refused: Mapping[str, str]) -> Iterabl
         yield f"{_some(names)}: max is too costly and was not computed"
     if names := [n for n, f in found.items() if f.normalized is None]:
         yield f"{_some(names)}: normalized has no meaning for a weight that is used twice"
-    for name, flatness in found.items():
-        if flatness.left_out:
-            yield f"{name}: normalized leaves out {flatness.left_out} constant features"
+    if names := [n for n, f in found.items() if f.left_out]:
+        count = sum(f.left_out for f in found.values())
+        yield f"{_some(names)}: normalized leaves out {count} constant features"
     for reason in refused.values():
         yield f"left out of the sum: {reason}"
 

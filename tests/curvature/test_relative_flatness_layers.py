@@ -321,7 +321,7 @@ def test_probes_do_not_depend_on_batches_and_stop_at_the_tolerance(make_risk):
 def test_eigenvalues_without_keeping_blocks(net, name, make_risk, monkeypatch):
     risk = make_risk(*NETS[net], batch_size=3)
     kept = computed(risk, name, method="ggn").maximum
-    monkeypatch.setattr(flatness_sums, "FORMED", 0)
+    monkeypatch.setattr(flatness_sums, "SUMMED", 0)
     monkeypatch.setattr(flatness_sums, "STORED", 0)
     passed = computed(risk, name, method="ggn", rtol=1e-8).maximum
     assert kept.exact
