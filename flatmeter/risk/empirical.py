@@ -131,12 +131,10 @@ class EmpiricalRisk:
             yield self._inputs(inputs[start:stop]), targets[start:stop].to(self.device)
 
     def _bounds(self) -> list[tuple[int, int]]:
-        if self.samples_interact:
-            parts = -(-self.n // self.bn_batch)
-            cuts = [round(i * self.n / parts) for i in range(parts + 1)]
-        else:
-            cuts = [*range(0, self.n, self.batch_size), self.n]
-        return list(pairwise(cuts))
+        size = self.bn_batch if self.samples_interact else self.batch_size
+        parts = -(-self.n // size)
+        # Nearly equal parts: a last batch of a sample or two would have no statistics to speak of.
+        return list(pairwise(round(i * self.n / parts) for i in range(parts + 1)))
 
     def _inputs(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.dtype if x.is_floating_point() else None)
