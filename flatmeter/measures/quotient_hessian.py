@@ -63,7 +63,7 @@ class Settings(MeasureSettings):
         200, ge=1, description="most products for the eigenvalues; --max-products comes first"
     )
     max_probes: int = Field(
-        500, ge=MIN_PROBES, description="most probes where the trace is not exact"
+        500, ge=2, description="most probes where the trace is not exact; at most --max-products"
     )
 
 
@@ -121,6 +121,7 @@ class QuotientHessian(Measure):
         """
         settings: Settings = self.settings  # type: ignore[assignment]
         rtol = context.rtol or 0.01
+        probes = max(2, min(settings.max_probes, context.max_products or settings.max_probes))
         if settings.blocks == "tensor":
             traces = layer_traces(
                 risk,
@@ -128,7 +129,7 @@ class QuotientHessian(Measure):
                 seed=context.seed,
                 rtol=rtol,
                 confidence=context.confidence,
-                max_probes=settings.max_probes,
+                max_probes=probes,
                 progress=context.progress,
             )
             norms = risk.space.block_norms(risk.theta)
@@ -138,7 +139,8 @@ class QuotientHessian(Measure):
                 Scaled(Restricted(HessianOperator(risk), frame.index), frame.norm),
                 rtol=rtol,
                 confidence=context.confidence,
-                max_probes=settings.max_probes,
+                min_probes=min(MIN_PROBES, probes),
+                max_probes=probes,
                 seed=context.seed,
                 purpose="quotient trace",
                 progress=context.progress,

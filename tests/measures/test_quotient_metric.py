@@ -182,6 +182,17 @@ def test_without_free_rows_the_blocks_are_tensors(risk_of) -> None:
     assert measurement.quantities["lambda_max"] == plain.quantities["lambda_max"]
 
 
+def test_the_trace_over_rows_is_that_of_the_operator(risk_of) -> None:
+    risk = risk_of(networks()["batch norm"], bn="batch")
+    _, operator, _ = operator_of(risk, "row")
+    true = float(operator.matmat(torch.eye(operator.dim).double()).trace())
+    context = Context(risk=risk, bn="batch", group=lambda: group_of(risk), rtol=0.1)
+    trace = QuotientHessian(blocks="row").compute(context).quantities["trace"]
+    assert abs(trace.value - true) <= 4 * trace.stderr
+    context.max_products = 5
+    assert QuotientHessian(blocks="row").compute(context).quantities["trace"].n == 5
+
+
 def test_row_blocks_are_invariant_to_scaling_rows(risk_of) -> None:
     nets = networks()["batch norm"], networks()["batch norm"]
     for net in nets:
