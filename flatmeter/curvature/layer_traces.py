@@ -16,13 +16,13 @@ from flatmeter.estimate import Estimate, Why, student_quantile
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import GRADIENT
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.spectral.trace import CAUTION, MIN_PROBES
 
 Curvature = Literal["ggn", "hessian"]
 
 #: With more columns than this the exact trace gives way to random columns.
 EXACT_COLUMNS = 100
 COLUMN_PROBES = 8
-MIN_PROBES = 16
 PROBE_BLOCK = 8
 
 
@@ -175,6 +175,9 @@ class Target:
         w = self.weights(values)
         error = float((rows @ w).std(ddof=1)) / len(rows) ** 0.5
         width = student_quantile(len(rows), self.confidence) * error
+        # A stop on an interval that happens to be narrow would cover too seldom: few probes must
+        # clear the tolerance by more.
+        width *= 1 + CAUTION / len(rows)
         return width <= self.rtol * abs(float(values @ w))
 
 

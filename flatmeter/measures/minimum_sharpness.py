@@ -153,8 +153,8 @@ def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Es
         traces = np.add.reduceat(diagonal, space.offsets[:-1])
         diagonal *= np.exp(-2.0 * np.repeat(minimise(traces, group.basis).log_scales, space.sizes))
         balanced = balance(diagonal, group.channels)
-        moved = group.channels.log_scales(torch.from_numpy(balanced.log_scales)).numpy()
-        diagonal *= np.exp(-2.0 * moved)
+        factors = group.channels.factors(torch.from_numpy(balanced.log_scales)).numpy()
+        diagonal /= factors**2
         before, value, attained = value, balanced.value, balanced.attained
         if before - value <= 1e-12 * before:
             break

@@ -123,6 +123,7 @@ class QuotientHessian(Measure):
         rtol = context.rtol or 0.01
         probes = max(2, min(settings.max_probes, context.max_products or settings.max_probes))
         if settings.blocks == "tensor":
+            squares = risk.space.block_norms(risk.theta).square().cpu().numpy()
             traces = layer_traces(
                 risk,
                 curvature="hessian",
@@ -130,10 +131,10 @@ class QuotientHessian(Measure):
                 rtol=rtol,
                 confidence=context.confidence,
                 max_probes=probes,
+                weights=lambda _: squares,
                 progress=context.progress,
             )
-            norms = risk.space.block_norms(risk.theta)
-            scaled = traces.combination(norms.square().cpu().numpy())
+            scaled = traces.combination(squares)
         else:
             scaled = hutchinson(
                 Scaled(Restricted(HessianOperator(risk), frame.index), frame.norm),
