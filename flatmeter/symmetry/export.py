@@ -132,8 +132,8 @@ def _call(node: Node) -> Call:
     written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
     mutated = tuple(n for name in written for n in nodes_of(arguments[name]))
     name = schema.name.removeprefix("aten::")
-    if schema.overload_name == "dtype":
-        name += ".dtype"  # the same bits read as other numbers
+    if target == torch.ops.aten.view.dtype:
+        name = "view.dtype"  # the same bits read as other numbers
     if mutated and name.endswith("_") and not name.endswith("__"):
         name = name[:-1]
     return Call(node, name, arguments, mutated)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from flatmeter.randomness import derived_generator
+from flatmeter.symmetry.channel_equations import ChannelEquations
+from flatmeter.symmetry.channel_rules import channel_equations
+from flatmeter.symmetry.channels import channel_scales, numbered
 from flatmeter.symmetry.export import exported_graph
 from flatmeter.symmetry.group import ChannelScales, Generator, SymmetryGroup
 from flatmeter.symmetry.rules import Equations
-from flatmeter.symmetry.verify import Evaluator, verified
+from flatmeter.symmetry.verify import Evaluator, change_under, verified
 
 
 def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> SymmetryGroup:
@@ -28,18 +33,19 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
         NotApplicable: the graph cannot be exported.
     """
     names = tuple(names)
-    equations = Equations(exported_graph(module, inputs, names))
+    graph = exported_graph(module, inputs, names)
+    equations = Equations(graph)
     evaluator = Evaluator(module, inputs, names)
     generators, error, notes = verified(_generators(equations, names), evaluator)
-    dim = sum(p.numel() for p in evaluator.parameters.values())
+    channels, more = _channels(channel_equations(graph, equations.null), evaluator)
     return SymmetryGroup(
         names=names,
         basis=_basis(generators, names),
         generators=generators,
-        channels=ChannelScales.none(dim),
+        channels=channels,
         unknown_operators=dict(equations.unknown),
         error=error,
-        notes=notes,
+        notes=notes + more,
     )
 
 
@@ -47,7 +53,7 @@ def _generators(equations: Equations, names: tuple[str, ...]) -> tuple[Generator
     """The null space, one generator for each of its vectors, in the order of the tensors."""
     generators = []
     for vector in equations.system.null_space(names):
-        moves = {name: vector[name] for name in names if name in vector}
+        moves = {name: int(vector[name]) for name in names if name in vector}
         exact = not any(vector.get(u) for u in equations.normalised)
         generators.append(Generator.of(moves, exact=exact))
     position = {name: i for i, name in enumerate(names)}
@@ -61,3 +67,23 @@ def _basis(generators: Sequence[Generator], names: tuple[str, ...]) -> np.ndarra
         for name, steps in generator.moves.items():
             basis[position[name], column] = steps
     return basis
+
+
+def _channels(
+    equations: ChannelEquations, evaluator: Evaluator
+) -> tuple[ChannelScales, tuple[str, ...]]:
+    """The scales of single channels, or none where evaluation contradicts them."""
+    shapes = {name: p.shape for name, p in evaluator.parameters.items()}
+    laws, count = numbered(equations.laws, equations.ids)
+    scales = channel_scales(laws, count, shapes, equations.null_names)
+    if count == 1:
+        return scales, ()
+    source = derived_generator(0, "channel symmetry")
+    e = torch.exp(torch.rand(count, generator=source, dtype=torch.float64) - 0.5)
+    e[0] = 1.0
+    element = {name: laws[name].factor(e) for name in shapes if name in laws}
+    small_eps = evaluator.with_small_eps() if equations.normalises else None
+    if change_under([element], evaluator, small_eps) is not None:
+        return scales, ()
+    note = "evaluation contradicts the symmetries of single channels, so none is used"
+    return ChannelScales.none(len(scales.plus)), (note,)

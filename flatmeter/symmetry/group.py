@@ -70,20 +70,19 @@ class ChannelScales:
         zero = torch.zeros(dim, dtype=torch.long)
         return cls(zero, zero, 1, torch.zeros(dim, dtype=torch.bool))
 
-    def log_scales(self, s: Tensor) -> Tensor:
-        """The log-scale of every entry ``[P]``, from those of the identifiers ``[count]``."""
-        s = s.clone()
-        s[0] = 0.0
-        return s[self.plus.to(s.device)] - s[self.minus.to(s.device)]
-
-    def act(self, s: Tensor, flat: Tensor) -> Tensor:
-        """The flat vector ``[P]`` with every channel scaled.
+    def factors(self, s: Tensor) -> Tensor:
+        """What every entry is multiplied by ``[P]``.
 
         Args:
             s: ``[count]`` log-scales; that of identifier 0 is ignored.
-            flat: ``[P]``.
         """
-        return flat * self.log_scales(s.to(flat.device, flat.dtype)).exp()
+        scale = s.exp()
+        scale[0] = 1.0
+        return scale[self.plus.to(s.device)] / scale[self.minus.to(s.device)]
+
+    def act(self, s: Tensor, flat: Tensor) -> Tensor:
+        """The flat vector ``[P]`` with every channel scaled by ``s [count]``."""
+        return flat * self.factors(s.to(flat.device, flat.dtype))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ PRODUCTS = _names("mul matmul bmm mm mv dot vdot outer einsum")
 SUMMED_PRODUCTS = _names("addmm addmv baddbmm addbmm addcmul")
 """A tensor plus a product of two others."""
 
-CONVOLUTIONS = _names("conv1d conv2d conv3d convolution")
+CONVOLUTIONS = _names("conv1d conv2d conv3d")
 TRANSPOSED = _names("conv_transpose1d conv_transpose2d conv_transpose3d")
 AFFINE = _names("linear") | CONVOLUTIONS | TRANSPOSED
 """``input * weight + bias``."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from fractions import Fraction
 from math import gcd, lcm
 
-Row = dict[Hashable, Fraction]
-Vector = dict[Hashable, int]
+Vector = dict[Hashable, Fraction]
 
 ZERO = "zero"
 """The unknown that is fixed at zero."""
@@ -19,7 +18,7 @@ class System:
 
     def __init__(self) -> None:
         self._parent: dict[Hashable, Hashable] = {}
-        self._rows: list[Row] = []
+        self._rows: list[Vector] = []
 
     def _find(self, x: Hashable) -> Hashable:
         root = x
@@ -41,7 +40,7 @@ class System:
 
     def total(self, terms: Iterable[tuple[Hashable, Fraction | int]]) -> None:
         """A linear combination of unknowns is zero."""
-        row: Row = defaultdict(Fraction)
+        row: Vector = defaultdict(Fraction)
         for unknown, coefficient in terms:
             self._find(unknown)
             row[unknown] += coefficient
@@ -57,7 +56,8 @@ class System:
             wanted: the unknowns whose values count.
 
         Returns:
-            Sparse integer vectors over all unknowns, independent on the wanted ones.
+            Sparse vectors over all unknowns; on the wanted ones they are independent and have
+            integer entries without a common divisor.
         """
         wanted = tuple(wanted)
         members: dict[Hashable, list[Hashable]] = defaultdict(list)
@@ -68,15 +68,15 @@ class System:
         solved = _eliminate(self._reduced(fixed), private)
         free = [root for root in members if root != fixed and root not in solved]
         vectors = [
-            {u: value for root, value in solution.items() for u in dict.fromkeys(members[root])}
+            _primitive({u: c for root, c in solution.items() for u in members[root]}, counts)
             for solution in _solutions(free, solved)
         ]
         return sparsest(independent(vectors, wanted), wanted)
 
-    def _reduced(self, fixed: Hashable) -> list[Row]:
+    def _reduced(self, fixed: Hashable) -> list[Vector]:
         rows = []
         for full in self._rows:
-            row: Row = defaultdict(Fraction)
+            row: Vector = defaultdict(Fraction)
             for unknown, coefficient in full.items():
                 row[self._find(unknown)] += coefficient
             row.pop(fixed, None)
@@ -84,7 +84,7 @@ class System:
         return [row for row in rows if row]
 
 
-def _eliminate(rows: list[Row], private: set[Hashable]) -> dict[Hashable, Row]:
+def _eliminate(rows: list[Vector], private: set[Hashable]) -> dict[Hashable, Vector]:
     """Express as many unknowns by the others as there are independent rows.
 
     Private unknowns that stand in one row only cause no fill-in and go first. What is left is
@@ -97,7 +97,7 @@ def _eliminate(rows: list[Row], private: set[Hashable]) -> dict[Hashable, Row]:
     for i, row in enumerate(rows):
         for unknown in row:
             where[unknown].add(i)
-    solved: dict[Hashable, Row] = {}
+    solved: dict[Hashable, Vector] = {}
     left = set(range(len(rows)))
 
     def settle(i: int, pivot: Hashable) -> None:
@@ -121,7 +121,7 @@ def _eliminate(rows: list[Row], private: set[Hashable]) -> dict[Hashable, Row]:
 
 
 def _substitute(
-    row: Row, pivot: Hashable, by: Row, where: dict[Hashable, set[int]], index: int
+    row: Vector, pivot: Hashable, by: Vector, where: dict[Hashable, set[int]], index: int
 ) -> None:
     factor = row.pop(pivot)
     where[pivot].discard(index)
@@ -135,38 +135,39 @@ def _substitute(
             where[unknown].discard(index)
 
 
-def _solutions(free: list[Hashable], solved: dict[Hashable, Row]) -> list[Vector]:
+def _solutions(free: list[Hashable], solved: dict[Hashable, Vector]) -> list[Vector]:
     """One solution for each free unknown: itself one, the other free ones zero."""
-    by_free: dict[Hashable, Row] = {u: {u: Fraction(1)} for u in free}
-    expressed: dict[Hashable, Row] = dict(by_free)
+    by_free: dict[Hashable, Vector] = {u: {u: Fraction(1)} for u in free}
+    expressed: dict[Hashable, Vector] = dict(by_free)
     for pivot in reversed(solved):
-        row: Row = defaultdict(Fraction)
+        row: Vector = defaultdict(Fraction)
         for unknown, coefficient in solved[pivot].items():
             for u, c in expressed[unknown].items():
                 row[u] += coefficient * c
         expressed[pivot] = row
-    vectors: dict[Hashable, Row] = {u: {} for u in free}
+    vectors: dict[Hashable, Vector] = {u: {} for u in free}
     for unknown, row in expressed.items():
         for u, c in row.items():
             if c:
                 vectors[u][unknown] = c
-    return [_integers(v) for v in vectors.values()]
+    return list(vectors.values())
 
 
-def _integers(vector: Row) -> Vector:
-    """The smallest integer multiple."""
-    scale = lcm(*(c.denominator for c in vector.values()))
-    whole = {u: int(c * scale) for u, c in vector.items()}
-    common = gcd(*whole.values())
-    return {u: c // common for u, c in whole.items()} if common > 1 else whole
+def _primitive(vector: Vector, wanted: Container[Hashable]) -> Vector:
+    """The multiple whose wanted entries are integers without a common divisor."""
+    entries = [c for u, c in vector.items() if u in wanted]
+    if not entries:
+        return vector
+    scale = Fraction(lcm(*(c.denominator for c in entries)), gcd(*(c.numerator for c in entries)))
+    return {u: c * scale for u, c in vector.items()}
 
 
 def independent(vectors: list[Vector], wanted: tuple[Hashable, ...]) -> list[Vector]:
     """Those vectors that, on the wanted unknowns, are not combinations of the ones before."""
-    echelon: dict[Hashable, Row] = {}
+    echelon: dict[Hashable, Vector] = {}
     kept = []
     for vector in sorted(vectors, key=len):
-        row: Row = {u: Fraction(vector[u]) for u in wanted if u in vector}
+        row: Vector = {u: vector[u] for u in wanted if u in vector}
         while row:
             lead = next((u for u in row if u in echelon), None)
             if lead is None:
@@ -220,8 +221,9 @@ def _shorter(
     for sign in (1, -1):
         gone = sum(vector[u] + sign * by[u] == 0 for u in shared)
         if gone > len(its) - len(shared):
-            total = {u: vector.get(u, 0) + sign * by.get(u, 0) for u in {**vector, **by}}
-            return {u: c for u, c in total.items() if c}
+            zero = Fraction(0)
+            total = {u: vector.get(u, zero) + sign * by.get(u, zero) for u in {**vector, **by}}
+            return _primitive({u: c for u, c in total.items() if c}, counts)
     return None
 
 

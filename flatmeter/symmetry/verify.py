@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +25,7 @@ ROUNDING = 1e-8
 EPS_FACTOR = 1e-6
 """ε of the normalisations is multiplied by this to see whether a change is due to it."""
 
-SHRINKS = 1e-2
+SHRINKS = 0.1
 """A change that is due to ε becomes smaller by at least this factor."""
 
 
@@ -51,11 +52,11 @@ class Evaluator:
             out = functional_call(self.module, dict(parameters), (self.inputs,))
         return logits_of(out)
 
-    def change(self, log_scales: Mapping[str, float | Tensor]) -> float:
-        """Relative change of the outputs when parameters scale.
+    def change(self, factors: Mapping[str, float | Tensor]) -> float:
+        """Relative change of the outputs when parameters are multiplied.
 
         Args:
-            log_scales: by name, a number or one for each entry; the other parameters stay.
+            factors: by name, one for the tensor or one for each entry; other parameters stay.
 
         Returns:
             The change; infinite where the outputs are not finite.
@@ -64,9 +65,9 @@ class Evaluator:
             self._outputs = self.outputs({})
         before = self._outputs
         moved = {}
-        for name, scale in log_scales.items():
-            factor = torch.as_tensor(scale, dtype=torch.float64).exp()
-            moved[name] = self.parameters[name] * factor.to(self.inputs.device)
+        for name, factor in factors.items():
+            factor = torch.as_tensor(factor, dtype=torch.float64, device=self.inputs.device)
+            moved[name] = self.parameters[name] * factor
         after = self.outputs(moved)
         change = float((after - before).norm() / before.norm().clamp_min(1e-300))
         return change if change == change else float("inf")
@@ -82,8 +83,10 @@ class Evaluator:
 
 
 def draws(generators: Sequence[Generator]) -> list[dict[str, float]]:
-    """Log-scales by name of random combinations, the largest ±1."""
-    combinations = []
+    """Factors by name of random combinations, the largest of their logarithms ±1."""
+    combinations: list[dict[str, float]] = []
+    if not generators:
+        return combinations
     for i in range(DRAWS):
         source = derived_generator(0, "symmetry", i)
         steps = torch.randn(len(generators), generator=source, dtype=torch.float64).tolist()
@@ -92,7 +95,7 @@ def draws(generators: Sequence[Generator]) -> list[dict[str, float]]:
             for name, move in generator.moves.items():
                 scales[name] += step * move
         largest = max(map(abs, scales.values()))
-        combinations.append({name: scale / largest for name, scale in scales.items()})
+        combinations.append({name: math.exp(a / largest) for name, a in scales.items()})
     return combinations
 
 
@@ -126,11 +129,13 @@ def verified(
 def _holding(
     generators: list[Generator], evaluator: Evaluator, small_eps: Evaluator | None
 ) -> tuple[list[Generator], float]:
-    error = change_under(draws(generators), evaluator, small_eps) if generators else 0.0
-    if error is not None:
-        return generators, error
-    kept = [g for g in generators if change_under(draws([g]), evaluator, small_eps) is not None]
-    return kept, change_under(draws(kept), evaluator, small_eps) or 0.0 if kept else 0.0
+    kept = generators
+    error = change_under(draws(kept), evaluator, small_eps)
+    if error is None:
+        kept = [g for g in generators if change_under(draws([g]), evaluator, small_eps) is not None]
+        error = change_under(draws(kept), evaluator, small_eps)
+    # What holds one by one and not together is not known to hold.
+    return (kept, error) if error is not None else ([], 0.0)
 
 
 def change_under(
@@ -141,7 +146,7 @@ def change_under(
     """Largest relative change of the outputs, or ``None`` where an element is no symmetry.
 
     Args:
-        elements: log-scales by name.
+        elements: factors by name.
         evaluator: of the network as it is.
         small_eps: of the same network with a negligible ε, where a change may be due to that.
     """

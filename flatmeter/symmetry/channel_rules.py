@@ -1,0 +1,233 @@
+"""What each operator demands of the channels of the tensors it joins.
+
+The counterpart of the tensor rules with an identifier for every entry. Laws that identifiers
+cannot express (the sum of two scales, as in a gate) fix what they touch: that hides symmetries and
+invents none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+from flatmeter.symmetry import channel_layers as layers
+from flatmeter.symmetry import operators as known
+from flatmeter.symmetry.channel_equations import ChannelEquations, fixed, ndim
+from flatmeter.symmetry.channels import Scale
+from flatmeter.symmetry.export import Call, Graph, is_scaled
+from flatmeter.symmetry.null import moved
+
+Value = Scale | list[Scale]
+Rule = Callable[["ChannelEquations", Call], Scale | list[Scale] | None]
+
+
+def channel_equations(graph: Graph, null: frozenset[Node]) -> ChannelEquations:
+    """Run every operator's rule, in order.
+
+    Args:
+        graph: of the network.
+        null: biases that change nothing.
+    """
+    equations = ChannelEquations(graph, null)
+    for call in graph.calls:
+        if call.name not in known.IGNORED:
+            _apply(equations, call)
+    for node in graph.outputs:
+        equations.fix(node)
+    return equations
+
+
+def _apply(equations: ChannelEquations, call: Call) -> None:
+    rule = _rule(call)
+    value = rule(equations, call) if rule is not None else None
+    if value is None:
+        for node in call.node.all_input_nodes:
+            if is_scaled(node):
+                equations.fix(node)
+        value = _fixed_like(call.node)
+    equations.values[call.node] = value
+    for node in call.mutated:
+        if isinstance(value, Scale):
+            before = equations.of(node)
+            equations.ids.same(before.plus, value.plus)
+            equations.ids.same(before.minus, value.minus)
+
+
+def _fixed_like(node: Node) -> Value:
+    value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        return [fixed(v.ndim if isinstance(v, Tensor) else 0) for v in value]
+    return fixed(ndim(node))
+
+
+def _rule(call: Call) -> Rule | None:
+    """The law of an operator with these arguments, ``None`` where it fixes what it touches."""
+    if not is_scaled(call.node):
+        return _taken_index if call.name == "getitem" else None
+    if known.is_pointwise(call):
+        return _pointwise
+    if known.is_padding(call):
+        return _padding
+    if known.is_norm_of_numbers(call):
+        return _reduction
+    return next((rule for names, rule in _RULES if call.name in names), None)
+
+
+def _taken_index(equations: ChannelEquations, call: Call) -> Scale:
+    return fixed(ndim(call.node))
+
+
+def _pointwise(equations: ChannelEquations, call: Call) -> Scale:
+    if call.name == "prelu":
+        equations.fix(call["weight"])
+    return equations.of(call["self"] if call["self"] is not None else call["input"])
+
+
+def _getitem(equations: ChannelEquations, call: Call) -> Scale | None:
+    value = equations.values.get(call["self"])
+    return value[call["index"]] if isinstance(value, list) else None
+
+
+def _shape(equations: ChannelEquations, call: Call) -> Value | None:
+    """The operator itself, run on the identifiers."""
+    nodes = call.node.all_input_nodes
+    if any(not isinstance(n.meta.get("val"), Tensor) for n in nodes):
+        return None
+    if any(not is_scaled(n) and n is not call["other"] for n in nodes):
+        return None
+    scales = [fixed(ndim(n)) if n is call["other"] else equations.of(n) for n in nodes]
+    shapes = [n.meta["val"].shape for n in nodes]
+    plus = moved(call, *(s.plus.expand(shape) for s, shape in zip(scales, shapes, strict=True)))
+    minus = moved(call, *(s.minus.expand(shape) for s, shape in zip(scales, shapes, strict=True)))
+    if isinstance(plus, Tensor):
+        return Scale(plus, minus).squeezed()
+    return [Scale(p, m).squeezed() for p, m in zip(plus, minus, strict=True)]
+
+
+def _pooling(equations: ChannelEquations, call: Call) -> Value:
+    dims = next(k for k in (1, 2, 3) if f"{k}d" in call.name)
+    scale = equations.of(call["self"] if call["self"] is not None else call["input"])
+    return _like_output(call, _uniform(equations, scale, range(-dims, 0)))
+
+
+def _padding(equations: ChannelEquations, call: Call) -> Scale:
+    dims = len(call["pad"]) // 2
+    return _uniform(equations, equations.of(call["self"]), range(-dims, 0))
+
+
+def _reduction(equations: ChannelEquations, call: Call) -> Scale:
+    scale, dim = equations.of(call["self"]), call["dim"]
+    total = scale.plus.ndim
+    dims = range(total) if dim in (None, []) else [dim] if isinstance(dim, int) else dim
+    reduced = _uniform(equations, scale, dims)
+    if call["keepdim"]:
+        return reduced
+    gone = {d % total for d in dims}
+    kept = [n for d, n in enumerate(reduced.plus.shape) if d not in gone]
+    lost = [n for d, n in enumerate(reduced.minus.shape) if d not in gone]
+    return Scale(reduced.plus.reshape(kept), reduced.minus.reshape(lost))
+
+
+def _joint(equations: ChannelEquations, call: Call) -> Value:
+    """One identifier for the whole input."""
+    whole = fixed(0)
+    for i, node in enumerate(n for n in call.node.all_input_nodes if is_scaled(n)):
+        scale = equations.of(node)
+        one = _uniform(equations, scale, range(scale.plus.ndim))
+        one = Scale(one.plus.reshape(()), one.minus.reshape(()))
+        if i:
+            equations.ids.same(one.plus, whole.plus)
+            equations.ids.same(one.minus, whole.minus)
+        whole = one
+    if isinstance(call["other"], Node) and not is_scaled(call["other"]):
+        equations.ids.fix(whole.plus)
+        equations.ids.fix(whole.minus)
+    return _like_output(call, whole)
+
+
+def _like_output(call: Call, scale: Scale) -> Value:
+    """The scale with as many dimensions as each output has."""
+
+    def shaped(value: Any) -> Scale:
+        dims = value.ndim if isinstance(value, Tensor) else 0
+        lead = [1] * (dims - scale.plus.ndim)
+        return Scale(
+            scale.plus.reshape(*lead, *scale.plus.shape),
+            scale.minus.reshape(*lead, *scale.minus.shape),
+        )
+
+    value = call.node.meta["val"]
+    return [shaped(v) for v in value] if isinstance(value, (list, tuple)) else shaped(value)
+
+
+def _uniform(equations: ChannelEquations, scale: Scale, dims: Sequence[int]) -> Scale:
+    return Scale(equations.ids.uniform(scale.plus, dims), equations.ids.uniform(scale.minus, dims))
+
+
+def _sum(equations: ChannelEquations, call: Call) -> Scale | None:
+    other = call["src"] if call.name == "copy" else call["other"]
+    terms = [x for x in (call["self"], other) if isinstance(x, Node) or x != 0]
+    if not all(isinstance(x, Node) for x in terms):
+        return None
+    scale = equations.of(terms[0])
+    for term in terms[1:]:
+        right = equations.of(term)
+        scale = Scale(
+            equations.ids.same(scale.plus, right.plus), equations.ids.same(scale.minus, right.minus)
+        )
+    return scale
+
+
+def _product(equations: ChannelEquations, call: Call) -> Scale | None:
+    """A factor that holds still changes nothing; a parameter leads from channel to channel."""
+    factors = [x for x in (call["self"], call["other"]) if isinstance(x, Node)]
+    if len(factors) == 1:
+        return equations.of(factors[0])
+    left, right = (equations.of(x) for x in factors)
+    if right.is_fixed or left.is_fixed:
+        kept, still = (left, right) if right.is_fixed else (right, left)
+        return Scale(_broadcast(kept.plus, still.plus), _broadcast(kept.minus, still.minus))
+    for x, w in ((left, right), (right, left)):
+        if w.minus.any() and not x.minus.any():
+            equations.ids.same(w.minus, x.plus)
+            return Scale(_broadcast(w.plus, x.plus), _broadcast(x.minus, w.minus))
+    return None
+
+
+def _broadcast(ids: Tensor, like: Tensor) -> Tensor:
+    return ids.reshape(*[1] * (like.ndim - ids.ndim), *ids.shape)
+
+
+def _quotient(equations: ChannelEquations, call: Call) -> Scale | None:
+    divisor = equations.of(call["other"])
+    if call["rounding_mode"] is not None or not divisor.is_fixed:
+        return None
+    scale = equations.of(call["self"])
+    return Scale(_broadcast(scale.plus, divisor.plus), _broadcast(scale.minus, divisor.minus))
+
+
+def _sign(equations: ChannelEquations, call: Call) -> Scale:
+    return fixed(ndim(call.node))
+
+
+_RULES: tuple[tuple[frozenset[str], Rule], ...] = (
+    (frozenset({"getitem"}), _getitem),
+    (known.SHAPE, _shape),
+    (known.CASTS, _pointwise),
+    (known.POOLING, _pooling),
+    (known.JOINT, _joint),
+    (known.SUMS, _sum),
+    (frozenset({"mul"}), _product),
+    (frozenset({"div"}), _quotient),
+    (frozenset({"matmul", "bmm", "mm"}), layers.matmul),
+    (frozenset({"addmm"}), layers.addmm),
+    (known.AFFINE, layers.affine),
+    (known.NORMS, layers.norm),
+    (frozenset({"scaled_dot_product_attention"}), layers.attention),
+    (frozenset({"embedding"}), layers.embedding),
+    (frozenset({"_weight_norm"}), layers.weight_norm),
+    (frozenset({"sign"}), _sign),
+)

@@ -1,0 +1,248 @@
+"""Groups counted by hand, and by the null space of a Jacobian that knows nothing of rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, jacrev
+
+from flatmeter.errors import NotApplicable
+from flatmeter.risk.space import ParameterSpace
+from flatmeter.symmetry.find import find_group
+
+
+def group_of(net, x):
+    return find_group(net, x, [n for n, p in net.named_parameters() if p.requires_grad])
+
+
+def theta_of(net):
+    space = ParameterSpace.from_module(net)
+    named = dict(net.named_parameters())
+    return space, space.flatten({n: named[n].detach() for n in space.names})
+
+
+def outputs(net, space, flat, x):
+    return functional_call(net, space.unflatten(flat), (x,)).detach()
+
+
+def numerical_dimension(net, x):
+    """Nullity of the outputs' derivative in the log-scales of the tensors."""
+    space, flat = theta_of(net)
+
+    def scaled(a):
+        return functional_call(net, space.unflatten(flat * space.spread(a).exp()), (x,))
+
+    J = jacrev(scaled)(torch.zeros(len(space.names), dtype=torch.float64)).reshape(
+        -1, len(space.names)
+    )
+    sizes = torch.linalg.svdvals(J)
+    return len(space.names) - int((sizes > 1e-9 * sizes[0]).sum())
+
+
+def test_dimension_is_that_counted_by_hand(known):
+    net, x, dim = known
+    group = group_of(net, x)
+    assert group.dim == dim
+    assert group.notes == ()
+    assert group.unknown_operators == {}
+    assert np.linalg.matrix_rank(group.basis) == dim
+
+
+def test_no_symmetry_is_missed(known):
+    net, x, _ = known
+    assert numerical_dimension(net, x) == group_of(net, x).dim
+
+
+def test_outputs_do_not_see_random_elements(known):
+    net, x, _ = known
+    group = group_of(net, x)
+    space, flat = theta_of(net)
+    before = outputs(net, space, flat, x)
+    for seed in range(3):
+        a = group.random(torch.Generator().manual_seed(seed), size=2.0)
+        assert np.abs(a).max() == pytest.approx(2.0 if group.dim else 0.0)
+        after = outputs(net, space, group.act(a, flat, space), x)
+        torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+    assert group.error < 1e-10
+
+
+def test_vertical_vectors_are_the_derivatives_of_the_action(known):
+    net, x, _ = known
+    group = group_of(net, x)
+    space, flat = theta_of(net)
+    vertical = group.vertical(flat, space)
+    assert vertical.shape == (group.dim, space.dim)
+    for i, u in enumerate(np.eye(group.dim)):
+        moved = group.act(1e-6 * group.scales(u), flat, space)
+        torch.testing.assert_close((moved - flat) / 1e-6, vertical[i], rtol=1e-5, atol=1e-5)
+
+
+def test_generators_say_what_they_do():
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    (generator,) = group_of(net, torch.randn(2, 4)).generators
+    assert generator.words == "0.weight, 0.bias up; 2.weight down"
+    assert generator.moves == {"0.weight": 1, "0.bias": 1, "2.weight": -1}
+    assert generator.exact
+
+
+def test_multiples_are_integers():
+    class Cubed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.outer(F.relu(self.inner(x)) ** 3)
+
+    (generator,) = group_of(Cubed(), torch.randn(2, 4)).generators
+    assert generator.words == "inner.weight, inner.bias up; outer.weight down 3"
+
+
+def test_eps_makes_symmetries_approximate():
+    net = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.ReLU(), nn.Linear(5, 3))
+    group = group_of(net, torch.randn(3, 4))
+    exact = {g.words: g.exact for g in group.generators}
+    assert exact == {
+        "0.weight, 0.bias up": False,
+        "1.weight, 1.bias up; 3.weight down": True,
+    }
+    assert 1e-9 < group.error < 1e-2
+
+
+def test_frozen_parameters_are_held_fixed():
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    net[2].weight.requires_grad_(False)
+    group = group_of(net, torch.randn(2, 4))
+    assert group.dim == 1
+    assert group.names == ("0.weight", "0.bias", "2.bias", "4.weight", "4.bias")
+    # One scale runs through the frozen weight, which passes it on.
+    assert group.generators[0].words == "0.weight, 0.bias, 2.bias up; 4.weight down"
+
+
+def test_a_tied_tensor_is_one_unknown():
+    net = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
+    net[2].weight = net[0].weight
+    group = group_of(net, torch.randn(2, 4))
+    assert group.names == ("0.weight", "1.weight")
+    assert group.generators[0].words == "0.weight up; 1.weight down 2"
+
+
+def test_unknown_operators_hide_symmetries_and_are_named():
+    class Strange(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x):
+            a, b, c = self.layers
+            return c(F.relu(b(torch.special.bessel_j0(a(x)))))
+
+    group = group_of(Strange(), torch.randn(2, 4))
+    assert group.unknown_operators == {"special_bessel_j0": 1}
+    assert [g.words for g in group.generators] == [
+        "layers.1.weight, layers.1.bias up; layers.2.weight down"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("between", "dim"),
+    [
+        (lambda x: F.relu(x) + 1.0, 0),
+        (lambda x: F.relu(x) + 0.0, 1),
+        (lambda x: x.clamp(min=0), 1),
+        (lambda x: x.clamp(min=0.1), 0),
+        (lambda x: F.hardtanh(x), 0),
+        (lambda x: F.pad(x, (1, 1))[:, 1:-1], 1),
+        (lambda x: F.pad(x, (1, 1), value=0.5)[:, 1:-1], 0),
+        (lambda x: torch.where(x > 0, x, 0.1 * x), 0),
+        (lambda x: x.masked_fill(torch.arange(5) > 3, 0.0), 1),
+        (lambda x: 2.0 * x / 3.0, 1),
+        (lambda x: x.max(1, keepdim=True)[0] + x, 1),
+        (lambda x: x * x.argmax(1, keepdim=True), 1),
+        (lambda x: x / x.norm(dim=1, keepdim=True), 2),
+        (lambda x: torch.linalg.vector_norm(x, 0, dim=1, keepdim=True) + 0 * x, 0),
+        (lambda x: x.clone().relu_() * x, 1),
+        # In place, so that whoever holds the same memory may see it: not believed.
+        (lambda x: x.clone().mul_(x), 0),
+        (lambda x: x.int().double() + x, 0),
+        (lambda x: F.glu(torch.cat([x, x], 1)), 0),
+        (lambda x: torch.einsum("ni,nj->ni", x, x), 1),
+        (lambda x: torch.stack(x.unbind(1), 1).flip(1), 1),
+        (lambda x: x.abs().sqrt(), 1),
+    ],
+)
+def test_operators_one_at_a_time(between, dim):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5, bias=False), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.b(between(self.a(x)).to(self.b.weight.dtype))
+
+    torch.manual_seed(1)
+    net = Net()
+    # A vector of norm one leaves its scale: the weight before it is free.
+    group = group_of(net, torch.randn(6, 4))
+    assert group.notes == ()
+    assert group.dim == min(dim, 1)
+    for generator in group.generators:
+        assert ("alone" in generator.words) == (dim == 2)
+
+
+def test_the_slope_of_prelu_is_held_fixed():
+    net = nn.Sequential(nn.Linear(4, 5), nn.PReLU(), nn.Linear(5, 3))
+    (generator,) = group_of(net, torch.randn(3, 4)).generators
+    assert generator.words == "0.weight, 0.bias up; 2.weight down"
+
+
+def test_what_cannot_be_exported_is_not_applicable():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(x) if x.sum() > 0 else -self.layer(x)
+
+    with pytest.raises(NotApplicable, match="cannot be exported"):
+        group_of(Branching(), torch.randn(2, 4))
+
+
+def test_only_the_outputs_that_the_loss_sees_count():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            hidden = F.relu(self.a(x))
+            return {"logits": self.b(hidden), "hidden": hidden}
+
+    assert group_of(Two(), torch.randn(2, 4)).dim == 1
+
+
+def test_the_network_is_left_as_it_is(make):
+    net = make("batch-norm, stored")
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    group_of(net, torch.randn(4, 3, 8, 8).double())
+    assert not net.training
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_a_symmetry_that_evaluation_contradicts_is_dropped_and_named(monkeypatch):
+    from flatmeter.symmetry import operators
+
+    monkeypatch.setattr(operators, "POINTWISE", operators.POINTWISE | {"gelu"})
+    net = nn.Sequential(
+        nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)
+    ).double()
+    group = group_of(net, torch.randn(3, 4).double())
+    assert [g.words for g in group.generators] == ["2.weight, 2.bias up; 4.weight down"]
+    assert any("0.weight, 0.bias up; 2.weight down" in note for note in group.notes)
+    assert group.channels.count == 1
+    assert any("single channels" in note for note in group.notes)
