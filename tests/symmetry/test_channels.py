@@ -79,15 +79,15 @@ def test_number_of_channel_scales(make, name, count):
     assert torch.linalg.matrix_rank(directions(channels, flat)) == count
 
 
-@pytest.mark.parametrize("name", ["mlp", "residual", "batch-norm, stored", "concatenated"])
+@pytest.mark.parametrize("name", ["mlp", "concatenated"])
 def test_no_diagonal_symmetry_of_neurons_is_missed(make, name):
     """Every rescaling of single rows and columns that the Jacobian allows is in the group."""
     net = make(name)
     # Inputs so large that no neuron is silent: a dead one may be scaled at will.
-    x = 30 * torch.randn(*((90, 4) if name in ("mlp", "residual") else (60, 3, 8, 8))).double()
+    x = 30 * torch.randn(*((90, 4) if name == "mlp" else (60, 3, 8, 8))).double()
     space, flat = setting(net)
     tangent = []
-    for tensor, w in zip(space.names, space.unflatten(flat).values(), strict=True):
+    for tensor, w in space.unflatten(flat).items():
         for dim in range(min(w.ndim, 2)):
             for i in range(w.shape[dim]):
                 v = {n: torch.zeros_like(t) for n, t in space.unflatten(flat).items()}
