@@ -52,6 +52,18 @@ class Evaluator:
             out = functional_call(self.module, dict(parameters), (self.inputs,))
         return logits_of(out)
 
+    @property
+    def trained_outputs(self) -> Tensor:
+        """The network's outputs as it is."""
+        if self._outputs is None:
+            self._outputs = self.outputs({})
+        return self._outputs
+
+    @property
+    def is_silent(self) -> bool:
+        """All outputs are zero, so that evaluation shows nothing."""
+        return not bool(self.trained_outputs.any())
+
     def change(self, factors: Mapping[str, float | Tensor]) -> float:
         """Relative change of the outputs when parameters are multiplied.
 
@@ -61,9 +73,7 @@ class Evaluator:
         Returns:
             The change; infinite where the outputs are not finite.
         """
-        if self._outputs is None:
-            self._outputs = self.outputs({})
-        before = self._outputs
+        before = self.trained_outputs
         moved = {}
         for name, factor in factors.items():
             factor = torch.as_tensor(factor, dtype=torch.float64, device=self.inputs.device)

@@ -246,3 +246,12 @@ def test_a_symmetry_that_evaluation_contradicts_is_dropped_and_named(monkeypatch
     assert any("0.weight, 0.bias up; 2.weight down" in note for note in group.notes)
     assert group.channels.count == 1
     assert any("single channels" in note for note in group.notes)
+
+
+def test_a_network_whose_outputs_are_zero_says_that_nothing_was_tested(make):
+    net = make("mlp")
+    nn.init.zeros_(net[-1].weight)
+    nn.init.zeros_(net[-1].bias)
+    group = group_of(net, torch.randn(3, 4).double())
+    assert group.dim == 2
+    assert any("could not test" in note for note in group.notes)
