@@ -50,7 +50,12 @@ RECIPES: Mapping[str, Recipe] = {
     "mlp-bn-batch512": Recipe(
         "zoo:mlp", {"norm": "batch", "bias": False}, batch=512, lr=0.2, epochs=120
     ),
-    "residual-bn": Recipe("zoo:resnet", {"norm": "batch", "bias": False}, epochs=15),
+    "cnn-bn": Recipe(
+        "zoo:cnn",
+        {"channels": [16, 32], "norm": "batch", "bias": False},
+        optimiser="adam",
+        lr=1e-2,
+    ),
 }
 
 

@@ -209,8 +209,9 @@ def _footnotes(
         own = list(dict.fromkeys(checkpoints))
         whose = f" ({', '.join(own)})" if len(own) < total else ""
         found.append(f"[{number}] {note}{whose}")
-    said = {(r.measure, r.why) for r in rows if r.why in _NOTEWORTHY and r.measure in names}
-    return found + [f"{measure}: {why}" for measure, why in sorted(said)]
+    shown = [(name, _find(own, name)) for own in _by_checkpoint(rows).values() for name in names]
+    said = {(name, row.why) for name, row in shown if row and row.why in _NOTEWORTHY}
+    return found + [f"{name}: {why}" for name, why in sorted(said)]
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:
