@@ -32,6 +32,8 @@ def channel_equations(graph: Graph, null: frozenset[Node]) -> ChannelEquations:
         null: biases that change nothing.
     """
     equations = ChannelEquations(graph, null)
+    if not graph.is_static:
+        return equations  # nothing can be followed through shapes that are not known
     for call in graph.calls:
         if call.name not in known.IGNORED:
             _apply(equations, call)
@@ -98,7 +100,8 @@ def _shape(equations: ChannelEquations, call: Call) -> Value | None:
         return None
     if any(not is_scaled(n) and n is not call["other"] for n in nodes):
         return None
-    scales = [fixed(ndim(n)) if n is call["other"] else equations.of(n) for n in nodes]
+    like = call["other"] if call["other"] is not call["self"] else None
+    scales = [fixed(ndim(n)) if n is like else equations.of(n) for n in nodes]
     shapes = [n.meta["val"].shape for n in nodes]
     plus = moved(call, *(s.plus.expand(shape) for s, shape in zip(scales, shapes, strict=True)))
     minus = moved(call, *(s.minus.expand(shape) for s, shape in zip(scales, shapes, strict=True)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from flatmeter.errors import NotApplicable
 from flatmeter.risk.attention import math_attention
@@ -52,6 +53,13 @@ class Graph:
     parameters: Mapping[Node, str]
     fixed: tuple[Node, ...]
     outputs: tuple[Node, ...]
+
+    @property
+    def is_static(self) -> bool:
+        """No tensor has a shape that depends on values."""
+        values = (tree_leaves(call.node.meta.get("val")) for call in self.calls)
+        tensors = [v for leaves in values for v in leaves if isinstance(v, Tensor)]
+        return all(isinstance(n, int) for v in tensors for n in v.shape)
 
 
 class _Logits(nn.Module):

@@ -21,6 +21,8 @@ def null_biases(graph: Graph) -> frozenset[Node]:
     that of the keys in attention: it shifts all the scores of a query alike, and softmax does not
     see it.
     """
+    if not graph.is_static:
+        return frozenset()
     users: dict[Node, list[Call]] = defaultdict(list)
     for call in graph.calls:
         for node in call.node.all_input_nodes:

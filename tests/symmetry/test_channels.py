@@ -176,3 +176,42 @@ def test_a_packed_weight_is_split():
     channels = channels_of(Packed().double(), torch.randn(5, 4).double())
     assert channels.count == 4
     assert torch.equal(channels.plus[:12], channels.plus[12:24])
+
+
+@pytest.mark.parametrize(
+    ("between", "count"),
+    [
+        (lambda x: torch.pixel_shuffle(x, 2), 8),
+        (lambda x: torch.channel_shuffle(x, 2), 8),
+        (lambda x: x.unfold(2, 2, 2), 8),
+        (lambda x: x.view_as(x), 8),
+        # The other seven rows are not used, and free.
+        (lambda x: x[:, :1].expand_as(x), 8),
+        (lambda x: torch.cat(x.split([3, 5], 1)[::-1], 1), 8),
+        (lambda x: x.permute(0, 2, 3, 1).contiguous(), 8),
+        (lambda x: x[:, torch.tensor([0, 2, 1])], 1),
+        (lambda x: x.cumsum(1), 1),
+        (lambda x: F.interpolate(x, scale_factor=2), 8),
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 8),
+        (lambda x: x - x.mean(), 1),
+        (lambda x: x * x.mean(), 0),
+        (lambda x: torch.maximum(x, -x), 8),
+        # Lengths that are values: nothing is followed, nothing is invented.
+        (lambda x: x.repeat_interleave(torch.tensor([1, 2, 1, 1, 1, 1, 1, 1]), 1), 0),
+    ],
+)
+def test_operators_one_at_a_time(between, count):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.LazyLinear(2)
+
+        def forward(self, x):
+            return self.b(F.relu(between(self.a(x))).flatten(1))
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(2, 3, 4, 4)
+    net(x)
+    group = find_group(net, x, [n for n, _ in net.named_parameters()])
+    assert group.notes == ()
+    assert group.channels.count - 1 == count
