@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "cnn-bn": Recipe(
         "zoo:cnn",
-        {"channels": [16, 32], "norm": "batch", "bias": False},
+        {"channels": [12, 24], "norm": "batch", "bias": False},
         optimiser="adam",
         lr=1e-2,
     ),
