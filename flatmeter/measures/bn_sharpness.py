@@ -52,7 +52,7 @@ class Settings(MeasureSettings):
     )
     steps: int = Field(20, ge=1, description="most ascent steps from each start")
     starts: int = Field(3, ge=1, description="ascents: the first from the gradient, others random")
-    nodes: int = Field(4, ge=2, description="nodes on each half of the integral, at first")
+    nodes: int = Field(8, ge=2, description="nodes on each half of the integral, at first")
     max_nodes: int = Field(64, ge=4, description="and at most")
     ascent_rtol: float = Field(1e-2, gt=0, description="gain still to come at which ascents stop")
     agreement: float = Field(0.2, gt=0, description="most relative distance of the two best starts")

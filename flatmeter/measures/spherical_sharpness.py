@@ -15,7 +15,7 @@ would weigh differently. With H restricted to the scale-invariant weights, the o
 - ``eos_ratio``: ``η̃ λ_sph / (2 (1 + β))`` with ``η̃ = η / ((1 − ηλ) ‖w‖²)``, learning rate η, weight
   decay λ, momentum β: about 1 at the edge of stability. Only reported where --lr gives η.
 
-``converged`` is Lanczos's: a certified relative error within ``rtol`` (1e-3), and a small residual.
+``converged`` is Lanczos's: a certified relative error within ``rtol`` (1e-4), and a small residual.
 
 Invariant to: ``block``, the scale of every block; ``global`` and ``tangent``, only the common scale
 of all of them, *not* that of single filters; ``raw``, neither.
@@ -108,7 +108,7 @@ class Runs:
     @property
     def rtol(self) -> float:
         """Relative tolerance."""
-        return self.context.rtol or 1e-3
+        return self.context.rtol or 1e-4
 
     def top(self, name: str, op: Operator, start: Tensor | None = None) -> tuple[Estimate, Tensor]:
         """The largest eigenvalue of ``op`` and its vector.

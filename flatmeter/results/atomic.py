@@ -49,6 +49,11 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder is read-only, the disk full, and so on.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        # A link, a device or a pipe is written through: a rename would put a file in its place.
+        with told(path), path.open("wb") as stream:
+            stream.write(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with told(path):

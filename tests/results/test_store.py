@@ -2,12 +2,13 @@ import errno
 import json
 import multiprocessing
 import os
+import stat
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from flatmeter.results.atomic import OutputError
+from flatmeter.results.atomic import OutputError, write_whole
 from flatmeter.results.record import Row
 from flatmeter.results.store import Store, read_groups
 
@@ -145,3 +146,19 @@ def test_log_is_appended(tmp_path):
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert lines[0].endswith(" one")
     assert lines[2] == "lines"
+
+
+def test_a_link_and_a_pipe_are_written_through(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, b"through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
