@@ -24,7 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def make_risk():
     """Build an EmpiricalRisk in float64 from a network, inputs and targets."""
     from flatmeter.data.dataset import Dataset
-
     from flatmeter.risk.custom_loss import load_loss
     from flatmeter.risk.empirical import EmpiricalRisk
 

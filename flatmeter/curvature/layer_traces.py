@@ -178,7 +178,7 @@ class Target:
         # A stop on an interval that happens to be narrow would cover too seldom: few probes must
         # clear the tolerance by more.
         width *= 1 + CAUTION / len(rows)
-        return width <= self.rtol * abs(float(values @ w))
+        return bool(width <= self.rtol * abs(float(values @ w)))
 
 
 def _until(
