@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flatmeter.cli.streams import page_width, write_out
+from flatmeter.cli.streams import ascii_only, page_width, write_out
 from flatmeter.config.schema import Settings
 from flatmeter.errors import UsageError
 from flatmeter.plan import Plan
 from flatmeter.results.exporters import check_ending, export, render, to_jsonl
 from flatmeter.results.pivot import check_columns, pivot, sort_rows
+from flatmeter.results.plain_text import ascii_grid
 from flatmeter.results.record import NETWORK, Row
 from flatmeter.results.table import render_parts, render_text
 
@@ -79,6 +81,6 @@ class Output:
         if not any(row.sha256 for row in rows):
             return
         grid = pivot(rows, digits=s.precision, columns=s.columns, notes=self.notes)
-        write_out(render_text(grid, width=width))
+        write_out(render_text(ascii_grid(grid) if ascii_only(sys.stdout) else grid, width=width))
         if s.per_layer:
             write_out("\n" + render_parts(rows, width=width, digits=s.precision))

@@ -52,9 +52,14 @@ def page_width() -> int:
     return max(shutil.get_terminal_size((80, 24)).columns, 40)
 
 
-def _write(stream: TextIO, text: str) -> None:
+def ascii_only(stream: TextIO) -> bool:
+    """Whether the stream cannot be relied on for more than ASCII."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
-    if encoding not in ("utf8", "utf16", "utf32"):
+    return encoding not in ("utf8", "utf16", "utf32")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    if ascii_only(stream):
         from flatmeter.results.plain_text import to_ascii
 
         text = to_ascii(text)

@@ -116,9 +116,7 @@ def _by_checkpoint(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _common_folder(checkpoints: Sequence[str]) -> str:
-    """The folder that two or more checkpoints share, else nothing."""
-    if len(checkpoints) < 2:
-        return ""
+    """The folder that all checkpoints share, else nothing."""
     folders = {os.path.dirname(name) for name in checkpoints}
     return f"{folders.pop()}{os.sep}" if len(folders) == 1 and "" not in folders else ""
 
