@@ -107,7 +107,7 @@ def test_sorting_either_way_with_missing_values_last():
 
 def test_ascii_spells_out_what_it_can():
     assert to_ascii("1 ± 2 ≥ λ ☃") == "1 +/- 2 >= lambda ?"
-    assert to_ascii("δ = ε, Σ") == "delta = epsilon, sum"
+    assert to_ascii("δ = ε, Σ") == "delta = epsilon, sigma"
     text = render_text(ascii_grid(pivot(ROWS)), width=80)
     assert max(map(len, text.splitlines())) <= 80
     assert to_ascii(text).replace("-", "") == text.replace("─", "").replace("-", "")
