@@ -44,7 +44,7 @@ class Recipe:
 #: By file name: three networks without normalisation, three with batch-norm.
 RECIPES: Mapping[str, Recipe] = {
     "mlp": Recipe("zoo:mlp", lr=0.2, epochs=40),
-    "cnn": Recipe("zoo:cnn", {"channels": [16, 32]}, optimiser="adam", lr=1e-2, epochs=30),
+    "cnn": Recipe("zoo:cnn", {"channels": [12, 24]}, optimiser="adam", lr=1e-2, epochs=25),
     "residual": Recipe("zoo:resnet", {"norm": "none"}, optimiser="adam", lr=1e-2),
     "mlp-bn-batch32": Recipe("zoo:mlp", {"norm": "batch", "bias": False}),
     "mlp-bn-batch512": Recipe(
@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "cnn-bn": Recipe(
         "zoo:cnn",
-        {"channels": [12, 24], "norm": "batch", "bias": False},
+        {"channels": [8, 16], "norm": "batch", "bias": False},
         optimiser="adam",
         lr=1e-2,
     ),
