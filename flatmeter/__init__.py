@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from flatmeter._version import __version__
 
 if TYPE_CHECKING:
-    from flatmeter.checkpoint import save
     from flatmeter.data.dataset import Dataset
     from flatmeter.errors import FlatmeterError, NotApplicable
     from flatmeter.estimate import Estimate, Why
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from flatmeter.results.collection import Results
     from flatmeter.results.record import Row
     from flatmeter.runner import measure
+    from flatmeter.saving import save
     from flatmeter.subject import Subject, load
 
 __all__ = [
@@ -61,7 +61,7 @@ _HOMES = {
     "Why": "flatmeter.estimate",
     "load": "flatmeter.subject",
     "measure": "flatmeter.runner",
-    "save": "flatmeter.checkpoint",
+    "save": "flatmeter.saving",
 }
 
 

@@ -40,11 +40,21 @@ def settle(sources: Sequence[Mapping[str, Any]], *, own: int) -> dict[str, Any]:
     for name in ("model", "data", "loss"):
         words[name] = next((s[name] for s in heard if s.get(name) is not None), None)
     words["model_args"] = {}
-    for source in reversed(heard):
-        same = words["model"] is not None and source.get("model") == words["model"]
-        if same or source is heard[0]:
+    for source in reversed(sources):
+        if source is sources[0] or _same_model(source.get("model"), words["model"]):
             words["model_args"].update(source.get("model_args") or {})
     return words
+
+
+def _same_model(first: Any, second: Any) -> bool:
+    """The same network, also where one names its file from another folder."""
+    if first is None or second is None:
+        return False
+    if not isinstance(first, str) or not isinstance(second, str):
+        return first is second
+    return first == second or (
+        ".py:" in first and Path(first).name == Path(second).name  # file.py:factory
+    )
 
 
 def names_code(name: str, value: Any) -> bool:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flatmeter.curvature.capture import Call, Capture
 from flatmeter.curvature.certificate import piecewise_linear_after
 from flatmeter.curvature.ghost_rules import gradients, squared_gradients, squared_norms
+from flatmeter.curvature.sample_dimension import counts_samples, few_samples
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import ACTIVATION_BACKWARD, FORWARD
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -67,10 +69,10 @@ def eligible(risk: EmpiricalRisk) -> Eligible:
     """
     if risk.samples_interact:
         return Eligible(frozenset(), frozenset())
-    x = risk.example_inputs(3)
-    x = torch.cat([x] * 3)[:3]
+    x = few_samples(risk, 3)
     z, watch, parameters = capture(risk, x)
-    known = watch.known()
+    counting = counts_samples(risk)
+    known = {n: call for n, call in watch.known().items() if n in counting}
     if not known or not z.requires_grad:
         return Eligible(frozenset(), frozenset())
     outputs = {n: call.output for n, call in known.items()}
@@ -140,27 +142,25 @@ def exact_diagonal(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, Tens
 
 
 def probed_traces(
-    risk: EmpiricalRisk, names: frozenset[str], probes: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Block traces from a few random columns per sample, for losses with many classes.
+    risk: EmpiricalRisk, names: frozenset[str], probes: range, seed: int
+) -> dict[str, np.ndarray]:
+    """Block traces from random columns, for losses with many classes.
 
     Args:
         risk: the empirical risk.
         names: admitted parameters.
-        probes: m ≥ 2, Rademacher columns per sample.
+        probes: numbers of the probes, each one Rademacher column per sample.
         seed: of the run.
 
     Returns:
-        Value and standard error by name; the error is that between a sample's own probes.
+        One unbiased value per probe by name, ``[len(probes)]``; all names share the columns.
     """
-    sums: dict[str, float] = dict.fromkeys(names, 0.0)
-    variances: dict[str, float] = dict.fromkeys(names, 0.0)
-    for call, deltas in probe_columns(risk, names, range(probes), seed):
+    sums = {n: np.zeros(len(probes)) for n in names}
+    for call, deltas in probe_columns(risk, names, probes, seed):
         for name, norms in squared_norms(call, deltas).items():
             if name in sums:
-                sums[name] += float(norms.mean(0).sum())
-                variances[name] += float(norms.var(0).sum()) / probes
-    return {n: (sums[n] / risk.normalizer, variances[n] ** 0.5 / risk.normalizer) for n in names}
+                sums[name] += norms.sum(1).cpu().numpy()
+    return {n: s / risk.normalizer for n, s in sums.items()}
 
 
 def all_columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Call, Tensor]]:

@@ -33,7 +33,6 @@ class LayerTraces:
     Args:
         names: parameter tensors, in the order of the parameter space.
         base: deterministic part of each trace, ``[n]``.
-        base_stderr: standard error of that part, independent between tensors, ``[n]``.
         probes: one row per random probe, added to ``base`` on average: ``[m, n]``.
         exact_hessian: per tensor, the value is certified to be the Hessian's block trace.
         converged: the tolerance was met.
@@ -42,7 +41,6 @@ class LayerTraces:
 
     names: tuple[str, ...]
     base: np.ndarray
-    base_stderr: np.ndarray
     probes: np.ndarray
     exact_hessian: Mapping[str, bool]
     converged: bool
@@ -58,15 +56,12 @@ class LayerTraces:
         """``Σ_l weights_l T_l`` with the error of the sum (blocks share their probes)."""
         w = np.asarray(weights, dtype=np.float64)
         used = self.probes[:, w != 0] @ w[w != 0]
-        variance = float(np.sum((w * self.base_stderr) ** 2))
-        if len(used) > 1:
-            variance += float(np.var(used, ddof=1)) / len(used)
+        variance = float(np.var(used, ddof=1)) / len(used) if len(used) > 1 else 0.0
         value = float(self.values @ w)
         if variance == 0.0:
             return Estimate.of_exact(value)
-        m = len(used) if np.any(used != 0) else COLUMN_PROBES
         why = Why.INTERVAL if self.converged else Why.BUDGET
-        return Estimate(value, variance**0.5, n=m, converged=self.converged, why=why)
+        return Estimate(value, variance**0.5, n=len(used), converged=self.converged, why=why)
 
     @property
     def total(self) -> Estimate:
@@ -96,7 +91,8 @@ def layer_traces(
     Exact by the ghost method where a tensor is used once by an operator it knows. Other tensors:
     the Gauss-Newton trace is ``E‖Jᵀ S ε‖²`` over random signs ε at the outputs, non-negative for
     every probe; the Hessian's is ``E v_lᵀ(Hv)_l``, and where only the certificate is missing the
-    exact Gauss-Newton trace serves as control variate: ``T + E v_lᵀ((H − G)v)_l``.
+    exact Gauss-Newton trace serves as control variate: ``T + E v_lᵀ((H − G)v)_l``. With many
+    classes the ghost method itself takes random columns, the same for all tensors.
     Weight decay is left out.
 
     Args:
@@ -117,8 +113,11 @@ def layer_traces(
     names = risk.space.names
     admitted = eligible(risk)
     progress("exact layer traces")
-    base, stderr, sampled = _ghost(risk, admitted.names, seed)
+    sampled = bool(admitted.names) and _columns(risk) > EXACT_COLUMNS
+    exact = {} if sampled or not admitted.names else exact_traces(risk, admitted.names)
+    base = np.array([exact.get(n, 0.0) for n in names])
     certified = {n: n in admitted.certified for n in names}
+    draws: list[Draw] = [_column_probes(risk, seed, admitted.names)] if sampled else []
     if curvature == "hessian":
         open_names = [n for n in names if not certified[n]]
         draw = _hessian_probes(risk, seed, open_names, admitted.names)
@@ -127,12 +126,14 @@ def layer_traces(
         draw = _gauss_newton_probes(risk, seed, open_names)
     probes, converged = np.zeros((0, len(names))), True
     if open_names:
+        draws.append(draw)
+    if draws:
         target = Target(weights, rtol, confidence)
-        probes, converged = _until(draw, base, target, max_probes, progress)
+        least = MIN_PROBES if open_names else COLUMN_PROBES
+        probes, converged = _until(draws, base, target, (least, max_probes), progress)
     return LayerTraces(
         names=names,
         base=base,
-        base_stderr=stderr,
         probes=probes,
         exact_hessian=certified,
         converged=converged,
@@ -140,22 +141,11 @@ def layer_traces(
     )
 
 
-def _ghost(
-    risk: EmpiricalRisk, admitted: frozenset[str], seed: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Ghost traces and their errors by position, and whether columns were sampled."""
-    names = risk.space.names
-    if not admitted:
-        return np.zeros(len(names)), np.zeros(len(names)), False
+def _columns(risk: EmpiricalRisk) -> int:
+    """Columns of the factor of the loss's curvature, for one sample."""
     x, y = next(risk.batches())
     with torch.no_grad():
-        columns = risk.loss.columns(risk.outputs(risk.theta, x[:1]), y[:1])
-    if columns <= EXACT_COLUMNS:
-        exact = exact_traces(risk, admitted)
-        return np.array([exact.get(n, 0.0) for n in names]), np.zeros(len(names)), False
-    pairs = probed_traces(risk, admitted, COLUMN_PROBES, seed)
-    both = np.array([pairs.get(n, (0.0, 0.0)) for n in names])
-    return both[:, 0], both[:, 1], True
+        return risk.loss.columns(risk.outputs(risk.theta, x[:1]), y[:1])
 
 
 Draw = Callable[[int, int], np.ndarray]
@@ -182,22 +172,34 @@ class Target:
 
 
 def _until(
-    draw: Draw,
+    draws: Sequence[Draw],
     base: np.ndarray,
     target: Target,
-    max_probes: int,
+    limits: tuple[int, int],
     progress: Callable[[str], None],
 ) -> tuple[np.ndarray, bool]:
-    """Draw blocks of probes until the target is met."""
+    """Draw blocks of probes, each a sum of what is drawn, until the target is met."""
     rows = np.zeros((0, len(base)))
+    least, max_probes = limits
     while True:
-        stop = min(len(rows) + (PROBE_BLOCK if len(rows) else MIN_PROBES), max_probes)
-        rows = np.concatenate([rows, draw(len(rows), stop)])
+        stop = min(len(rows) + (PROBE_BLOCK if len(rows) else least), max_probes)
+        rows = np.concatenate([rows, sum(draw(len(rows), stop) for draw in draws)])
         progress(f"layer traces: probe {len(rows)}")
         if len(rows) > 1 and target.met(base, rows):
             return rows, True
         if len(rows) >= max_probes:
             return rows, False
+
+
+def _column_probes(risk: EmpiricalRisk, seed: int, admitted: frozenset[str]) -> Draw:
+    """Rows of ghost traces, each from one random column per sample that all tensors share."""
+
+    def draw(first: int, stop: int) -> np.ndarray:
+        traces = probed_traces(risk, admitted, range(first, stop), seed)
+        nothing = np.zeros(stop - first)
+        return np.stack([traces.get(n, nothing) for n in risk.space.names], axis=1)
+
+    return draw
 
 
 def _gauss_newton_probes(risk: EmpiricalRisk, seed: int, wanted: list[str]) -> Draw:
@@ -260,7 +262,7 @@ def _block_sums(risk: EmpiricalRisk, flat: Tensor) -> np.ndarray:
 def _notes(open_names: list[str], sampled: bool, probes: int) -> tuple[str, ...]:
     notes = []
     if sampled:
-        notes.append(f"many classes: {COLUMN_PROBES} random columns per sample in layer traces")
+        notes.append(f"many classes: {probes} random columns per sample in layer traces")
     if open_names:
         some = ", ".join(open_names[:3]) + (", …" if len(open_names) > 3 else "")
         notes.append(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flatmeter.curvature.capture import Call, Capture
 from flatmeter.curvature.certificate import piecewise_linear_after
+from flatmeter.curvature.sample_dimension import counts_samples, few_samples
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import FORWARD, GRADIENT
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -104,8 +105,8 @@ def linear_layers(risk: EmpiricalRisk) -> tuple[LinearLayer, ...]:
         In the order of first use in a forward pass; without layers that the outputs do not depend
         on, such as auxiliary heads.
     """
-    x = risk.example_inputs(_SAMPLES)
-    x = torch.cat([x] * _SAMPLES)[:_SAMPLES]
+    x = few_samples(risk, _SAMPLES)
+    counting = counts_samples(risk)
     z, watch = watched(risk, x, graph=True)
     calls, deltas = _reached(z, [c for c in watch.calls if c.kind in ("linear", "conv")])
     certified = piecewise_linear_after(z, {str(i): c.output for i, c in enumerate(calls)})
@@ -119,7 +120,7 @@ def linear_layers(risk: EmpiricalRisk) -> tuple[LinearLayer, ...]:
             name=name or (call.weight or f"operator {i}"),
             call=replace(call, output=call.output.detach()),
             uses=watch.uses[call.weight] if call.weight else 0,
-            inseparable=_inseparable(risk, x, call, deltas[i], watch),
+            inseparable=_inseparable(risk, x, call, deltas[i], watch, counting),
             certified=certified[str(i)],
             outermost=_only_rearranged(z, call.output),
             in_space=set(call.names) <= set(risk.space.names),
@@ -141,7 +142,12 @@ def _reached(z: Tensor, calls: list[Call]) -> tuple[list[Call], list[Tensor]]:
 
 
 def _inseparable(
-    risk: EmpiricalRisk, x: Tensor, call: Call, delta: Tensor, watch: Capture
+    risk: EmpiricalRisk,
+    x: Tensor,
+    call: Call,
+    delta: Tensor,
+    watch: Capture,
+    counting: frozenset[str],
 ) -> str | None:
     """Why the call's layer is not separable, tested on a few samples."""
     if call.weight is None:
@@ -150,7 +156,7 @@ def _inseparable(
         return f"its weight is used {watch.uses[call.weight]} times"
     if call.bias is not None and watch.uses[call.bias] > 1:
         return "its bias is used elsewhere too"
-    if len(delta) != len(x) or len(call.input) != len(x):
+    if call.weight not in counting:
         return "its first dimension does not count samples"
     if bool(delta[1:].any()):
         return "samples interact after it"

@@ -115,7 +115,7 @@ def _check_repeatable(risk: EmpiricalRisk, x: Tensor) -> None:
 def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> None:
     """Without batch statistics the loss must be a mean over samples, however they are batched."""
     with torch.no_grad():
-        alone = risk.outputs(risk.theta, x[:1])
+        alone = _alone(risk, x)
         parts = risk.loss.total(z[:1], y[:1]) + risk.loss.total(z[1:], y[1:])
         whole = risk.loss.total(z, y)
     if not torch.allclose(alone, z[:1], rtol=1e-3, atol=1e-3 * float(z.abs().max())):
@@ -129,6 +129,19 @@ def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> Non
             "the loss of a batch is not the mean of its samples' losses",
             hint="give a loss that averages over samples",
         )
+
+
+def _alone(risk: EmpiricalRisk, x: Tensor) -> Tensor:
+    try:
+        return risk.outputs(risk.theta, x[:1])
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise FlatmeterError(
+            f"the network takes {len(x)} samples but not one alone: {_first_line(error)}",
+            hint="measures need a loss that is a mean over samples; batch-norm is the one exception"
+            " (--bn batch)",
+        ) from error
 
 
 def _module_outputs(risk: EmpiricalRisk, x: Tensor) -> list[tuple[str, Tensor]]:

@@ -74,7 +74,7 @@ class ParameterSpace:
         lead = flat.shape[:-1]
         parts = flat.split(self.sizes, dim=-1)
         return {
-            n: part.reshape(*lead, *shape)
+            n: part.reshape((*lead, *shape))
             for n, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
 

@@ -258,3 +258,39 @@ def test_a_saturated_net_keeps_non_negative_traces_in_float32(make_risk):
     assert risk.value() < 1e-8
     assert (exact.values > 0).all()
     np.testing.assert_allclose(traces.values, exact.values, rtol=1e-2)
+
+
+class FirstPosition(nn.Module):
+    """Sequence first inside, and only its first position reaches the outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Linear(4, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(F.relu(self.token(x.transpose(0, 1)))[0])
+
+
+def test_as_many_positions_as_samples_are_looked_at_are_no_samples(make_risk):
+    # With three positions and three samples, cotangents of the first sample look separate.
+    for positions in (2, 3, 4, 5):
+        labels = torch.arange(6) % 3
+        risk = make_risk(FirstPosition(), torch.randn(6, positions, 4), labels)
+        assert eligible(risk).names == {"head.weight", "head.bias"}
+
+
+def test_many_classes_hold_the_error_of_the_sum(make_risk, dense):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 120))
+    risk = make_risk(net, 3 * torch.randn(3, 4), torch.tensor([0, 50, 119]))
+    expected = float(dense.gauss_newton(risk).diagonal().sum())
+    totals = [layer_traces(risk, seed=seed, max_probes=32, rtol=0.0).total for seed in range(40)]
+    deviations = np.array([(t.value - expected) / t.stderr for t in totals])
+    # All tensors share their columns; errors that counted as independent would be 2.3 times less.
+    assert 0.7 < deviations.std() < 1.4
+    assert not any(t.converged for t in totals)
+    settled = layer_traces(risk, rtol=0.1).total
+    low, high = settled.interval()
+    assert settled.converged
+    assert (high - low) / 2 <= 0.1 * settled.value
