@@ -14,7 +14,7 @@ from flatmeter._version import __version__
 from flatmeter.cli.streams import ClosedPipe, complain, drop_output
 from flatmeter.errors import ExitCode, FlatmeterError
 
-ISSUES = "https://github.com/flatmeter/flatmeter/issues"
+ISSUES = "the issue tracker of the project that you installed it from"
 
 #: Subcommand: module, and its line in ``flatmeter --help``. A module is imported when it is used.
 COMMANDS = {
@@ -119,6 +119,6 @@ def _bug(error: Exception) -> int:
 
     complain(
         "".join(traceback.format_exception(error))
-        + f"this is a bug of flatmeter {__version__}; please report the lines above at {ISSUES}"
+        + f"this is a bug of flatmeter {__version__}; please report the lines above to {ISSUES}"
     )
     return int(ExitCode.INTERNAL)

@@ -194,7 +194,7 @@ class Session:
         trace = "".join(traceback.format_exception(error))
         bug = FlatmeterError(
             f"a bug of flatmeter: {type(error).__name__}: {error}",
-            hint=f"please report it at {ISSUES}",
+            hint=f"please report it to {ISSUES}",
         )
         self._lost(path, plan, bug)
         self.outcome.codes[str(path)][-1] = ExitCode.INTERNAL

@@ -19,6 +19,7 @@ from flatmeter.risk.batching import auto_batch_size
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.space import ParameterSpace
+from flatmeter.risk.weight_norm import composed_weight_norm, has_weight_norm
 
 DEFAULT_BN_BATCH = 256
 
@@ -84,6 +85,7 @@ class EmpiricalRisk:
         self.module = private_copy(model, bn=bn, device=self.device, dtype=dtype)
         self.bn = settled_mode(self.module, bn)
         self.bn_batch = bn_batch
+        self._weight_norm = has_weight_norm(self.module)
         self.space = ParameterSpace.from_module(self.module)
         if self.space.dim == 0:
             raise DataError("the network has no trainable parameter", hint="are all frozen?")
@@ -147,7 +149,7 @@ class EmpiricalRisk:
 
     def forward(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         """Network outputs ``[n, …]`` with the given tensors in place of the trained ones."""
-        with self.math_attention():
+        with self.math_attention(), composed_weight_norm(self._weight_norm):
             out = functional_call(self.module, parameters, (x,))
         return logits_of(out)
 
