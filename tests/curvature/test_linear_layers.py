@@ -77,7 +77,12 @@ def test_the_first_dimension_must_count_samples(make_risk):
         def forward(self, x):
             return self.head(torch.relu(self.embed(x.transpose(0, 1))).mean(0))
 
-    for tokens in (3, 7):
-        embed, head = linear_layers(make_risk(SequenceFirst(), torch.randn(4, tokens, 2), LABELS))
-        assert embed.inseparable
-        assert head.inseparable is None
+    class FirstPosition(SequenceFirst):
+        def forward(self, x):
+            return self.head(torch.relu(self.embed(x.transpose(0, 1)))[0])
+
+    for kind in (SequenceFirst, FirstPosition):
+        for tokens in (3, 4, 7):
+            embed, head = linear_layers(make_risk(kind(), torch.randn(4, tokens, 2), LABELS))
+            assert embed.inseparable
+            assert head.inseparable is None

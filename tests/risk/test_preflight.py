@@ -140,3 +140,11 @@ def test_outputs_that_do_not_count_samples(make_risk):
     net = nn.Sequential(nn.Linear(6, 3), Apply(lambda z: z.mean(0, keepdim=True)))
     with pytest.raises(DataError, match="count samples"):
         preflight(make_risk(net, X, Y))
+
+
+def test_a_network_that_takes_no_sample_alone_is_refused(make_risk):
+    # One batch-norm keeps statistics, the other uses the batch's.
+    norms = nn.BatchNorm1d(5), nn.BatchNorm1d(5, track_running_stats=False)
+    net = nn.Sequential(nn.Linear(4, 5), norms[0], nn.Linear(5, 5), norms[1], nn.Linear(5, 3))
+    with pytest.raises(FlatmeterError, match="not one alone"):
+        preflight(make_risk(net, torch.randn(6, 4), torch.arange(6) % 3))

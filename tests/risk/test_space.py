@@ -42,3 +42,11 @@ def test_unflatten_gives_views():
     flat = torch.zeros(space.dim)
     flat += 1
     assert space.unflatten(flat)["0.bias"].data_ptr() == flat[9:].data_ptr()
+
+
+def test_a_parameter_without_dimensions():
+    module = nn.ParameterDict({"scale": nn.Parameter(torch.tensor(2.0)), "w": torch.ones(3)})
+    space = ParameterSpace.from_module(module)
+    flat = space.flatten(dict(module.named_parameters()))
+    assert space.unflatten(flat)["scale"].shape == ()
+    assert space.unflatten(flat.expand(4, -1))["scale"].shape == (4,)
