@@ -57,6 +57,8 @@ class LayerTraces:
         w = np.asarray(weights, dtype=np.float64)
         used = self.probes[:, w != 0] @ w[w != 0]
         variance = float(np.var(used, ddof=1)) / len(used) if len(used) > 1 else 0.0
+        if len(used) == 1 and used.any():
+            variance = float("inf")
         value = float(self.values @ w)
         if variance == 0.0:
             return Estimate.of_exact(value)

@@ -294,3 +294,10 @@ def test_many_classes_hold_the_error_of_the_sum(make_risk, dense):
     low, high = settled.interval()
     assert settled.converged
     assert (high - low) / 2 <= 0.1 * settled.value
+
+
+def test_one_probe_leaves_the_error_unknown(make_risk):
+    total = layer_traces(make_risk(*NETS["tied"]), max_probes=1).total
+    assert not total.exact
+    assert not total.converged
+    assert total.stderr == float("inf")

@@ -110,3 +110,23 @@ def test_another_point_and_the_cost(make_risk, dense):
     assert risk.cost.products - before.products == risk.space.dim
     risk.theta = elsewhere
     torch.testing.assert_close(H, dense.hessian(risk), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 20.0), (torch.float64, 40.0)])
+def test_a_confident_network_keeps_its_curvature(dtype, scale, make_risk):
+    torch.manual_seed(5)
+    net = nn.Linear(4, 3).double()
+    x = torch.randn(8, 4, dtype=torch.float64).float().double()
+    net.weight.data = (scale * net.weight.data).float().double()
+    z = net(x).detach()
+    keep = (z.topk(2).values[:, 0] - z.topk(2).values[:, 1]) > scale
+    x, y = x[keep], z.argmax(1)[keep]
+    risk = make_risk(net, x, y, dtype=dtype)
+    # The trace by the factor that is known to lose no digits.
+    columns = risk.loss.factor(z[keep], y, range(2)).square().sum((0, 2))
+    expected = float((columns * (x.square().sum(1) + 1)).mean())
+    identity = torch.eye(risk.space.dim, dtype=dtype)
+    trace = float(HessianOperator(risk).matmat(identity).double().diagonal().sum())
+    assert len(y) > 0
+    assert expected < (1e-7 if dtype == torch.float32 else 1e-15)
+    assert trace == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 1e-9)
