@@ -293,7 +293,9 @@ class BinaryCrossEntropy(_Diagonal):
 
     def per_sample(self, z: Tensor, y: Tensor) -> Tensor:
         """``[n]``."""
-        losses = F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction="none")
+        y = y.to(z.dtype)
+        # PyTorch's own has σ(z) − y as derivative, which rounds to zero in a confident network.
+        losses = y * F.softplus(-z, threshold=50.0) + (1 - y) * F.softplus(z, threshold=50.0)
         return losses.reshape(z.shape[0], -1).mean(1)
 
     def _curvature(self, z: Tensor, y: Tensor) -> Tensor:

@@ -130,3 +130,13 @@ def test_a_confident_network_keeps_its_curvature(dtype, scale, make_risk):
     assert len(y) > 0
     assert expected < (1e-7 if dtype == torch.float32 else 1e-15)
     assert trace == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_confident_binary_outputs_keep_their_curvature(label, make_risk):
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(24.0)
+    x = torch.tensor([[1.0 if label else -1.0]])
+    risk = make_risk(net, x, torch.tensor([[label]]), "bce", dtype=torch.float32)
+    product = HessianOperator(risk).matmat(torch.ones(1, 1))
+    assert float(product) == pytest.approx(3.775135e-11, rel=1e-5)
