@@ -24,8 +24,8 @@ CONFIRMATION = 8
 """Products spent on a fresh vector after an invariant subspace was found."""
 
 PERSISTENCE = 4
-"""Products for which certified values must stand still: without them 1 in 180 runs on small networks
-stopped at an inner eigenvalue."""
+"""Products for which certified values must stand still: without them 1 in 180 runs on small
+networks stopped at an inner eigenvalue."""
 
 _ENDS = {"both": ("upper", "lower"), "largest": ("upper",), "smallest": ("lower",)}
 
