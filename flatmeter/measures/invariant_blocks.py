@@ -35,6 +35,11 @@ def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], t
         )
     risk = context.risk
     found = movable(scale_invariant_blocks(context.group(), risk.space), risk.theta)
+    if not found and context.group().notes:
+        raise NotApplicable(
+            f"{title} needs weights whose scale does not matter, and none was both found in the "
+            f"graph and confirmed by evaluation: {context.group().notes[0]}"
+        )
     if not found:
         raise NotApplicable(
             f"{title} needs weights whose scale does not matter, and no weight of this network is "
