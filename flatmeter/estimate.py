@@ -20,12 +20,10 @@ class Why(Enum):
     EXACT = "exact"
     INTERVAL = "the confidence interval is within the tolerance"
     RESIDUAL = "the residual is within the tolerance"
-    QUADRATURE = "the integral's error is within the tolerance"
     LOWER_BOUND = "a lower bound: the best of several ascents"
     BUDGET = "the product budget ran out before the tolerance was met"
     SPREAD = "the starts disagree by more than the tolerance"
     PRECISION = "rounding in this dtype hides the value; use float64"
-    INFIMUM = "the infimum is approached but not attained"
     BREAKDOWN = "the Krylov space is exhausted: the eigenvalues are exact"
 
 

@@ -12,7 +12,7 @@ from flatmeter.estimate import Why
 from flatmeter.results.number import format_error, format_number
 from flatmeter.results.record import NETWORK, Row
 
-_NOTEWORTHY = {Why.LOWER_BOUND.value, Why.INFIMUM.value}
+_NOTEWORTHY = {Why.LOWER_BOUND.value}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError
 from flatmeter.risk.attention import math_attention
-from flatmeter.risk.batch_norm import BNMode, batch_norms, private_copy, settled_mode
+from flatmeter.risk.batch_norm import BNMode, private_copy, settled_mode
 from flatmeter.risk.batching import auto_batch_size
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.losses import Loss
@@ -107,11 +107,6 @@ class EmpiricalRisk:
                 lambda x: self.outputs(point, x), self.example_inputs(4), self.device
             )
         return self._batch_size
-
-    @property
-    def has_batch_norm(self) -> bool:
-        """The network has at least one batch-norm."""
-        return bool(batch_norms(self.module))
 
     @property
     def samples_interact(self) -> bool:
