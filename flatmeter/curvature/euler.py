@@ -11,6 +11,7 @@ from torch import Tensor
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import GRADIENT
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.epsilon import scale_eps
 
 EPS_FACTOR = 1e-6
 """A normalisation's ε breaks the invariance of a row with little variance by any amount, so that no
@@ -21,10 +22,7 @@ def with_scaled_eps(risk: EmpiricalRisk, factor: float = EPS_FACTOR) -> Empirica
     """The same risk with the ε of every normalisation layer multiplied by ``factor``."""
     other = copy.copy(risk)
     other.module = copy.deepcopy(risk.module)
-    for layer in other.module.modules():
-        eps = getattr(layer, "eps", None)
-        if isinstance(eps, float):
-            setattr(layer, "eps", eps * factor)  # noqa: B010
+    scale_eps(other.module, factor)
     return other
 
 

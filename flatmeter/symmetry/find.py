@@ -84,8 +84,7 @@ def _channels(
     e = torch.exp(torch.rand(count, generator=source, dtype=torch.float64) - 0.5)
     e[0] = 1.0
     element = {name: laws[name].factor(e) for name in shapes if name in laws}
-    small_eps = evaluator.with_small_eps() if equations.normalises else None
-    if change_under([element], evaluator, small_eps) is not None:
+    if change_under([element], evaluator, up_to_eps=equations.normalises) is not None:
         return scales, ()
     note = "evaluation contradicts the symmetries of single channels, so none is used"
     return ChannelScales.none(len(scales.plus)), (note,)

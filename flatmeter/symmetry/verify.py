@@ -6,6 +6,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.func import functional_call
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.attention import math_attention
 from flatmeter.risk.empirical import logits_of
+from flatmeter.risk.epsilon import scaled_eps
 from flatmeter.symmetry.group import Generator
 
 DRAWS = 2
@@ -22,8 +24,17 @@ DRAWS = 2
 ROUNDING = 1e-8
 """Relative change of float64 outputs that passes for rounding, in deep networks too."""
 
-EPS_FACTOR = 1e-6
-"""ε of the normalisations is multiplied by this to see whether a change is due to it."""
+NUDGE = 1e-14
+"""Relative change of single parameters, some tens of roundings, whose effect on the outputs passes
+for rounding too: batch-norm over few values, two of them almost equal, magnifies it."""
+
+AMPLIFIED = 1e-4
+"""What no rounding explains, however magnified."""
+
+EPS_FACTORS = (1e-6, 1e-12, 1e-18, 1e-24)
+"""ε of the normalisations is multiplied by these, in turn, to see whether a change is due to it.
+A channel with hardly any variance needs the smaller ones; where a channel's variance is nothing
+but rounding the smaller ones show that rounding, so that the first to pass counts."""
 
 SHRINKS = 0.1
 """A change that is due to ε becomes smaller by at least this factor."""
@@ -44,7 +55,7 @@ class Evaluator:
         self.module = copy.deepcopy(module).to(device, torch.float64)
         self.inputs = inputs.to(device, torch.float64 if inputs.is_floating_point() else None)
         self.parameters = {n: self.module.get_parameter(n).detach() for n in names}
-        self._outputs: Tensor | None = None
+        self._trained: dict[float, Tensor] = {}
 
     def outputs(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The network's outputs with some of its parameters replaced."""
@@ -52,44 +63,46 @@ class Evaluator:
             out = functional_call(self.module, dict(parameters), (self.inputs,))
         return logits_of(out)
 
-    @property
-    def trained_outputs(self) -> Tensor:
-        """The network's outputs as it is."""
-        if self._outputs is None:
-            self._outputs = self.outputs({})
-        return self._outputs
+    def trained_outputs(self, eps_factor: float = 1.0) -> Tensor:
+        """The network's outputs as it is, or with another ε in its normalisation layers."""
+        if eps_factor not in self._trained:
+            with scaled_eps(self.module, eps_factor):
+                self._trained[eps_factor] = self.outputs({})
+        return self._trained[eps_factor]
+
+    @cached_property
+    def rounding(self) -> float:
+        """Relative change of the outputs that may be due to rounding in this network."""
+        factors = {}
+        for name, p in self.parameters.items():
+            noise = torch.randn(p.shape, generator=derived_generator(0, f"nudge {name}"))
+            factors[name] = 1.0 + NUDGE * noise.double()
+        return min(max(ROUNDING, self.change(factors)), AMPLIFIED)
 
     @property
     def is_silent(self) -> bool:
         """All outputs are zero, so that evaluation shows nothing."""
-        return not bool(self.trained_outputs.any())
+        return not bool(self.trained_outputs().any())
 
-    def change(self, factors: Mapping[str, float | Tensor]) -> float:
+    def change(self, factors: Mapping[str, float | Tensor], eps_factor: float = 1.0) -> float:
         """Relative change of the outputs when parameters are multiplied.
 
         Args:
             factors: by name, one for the tensor or one for each entry; other parameters stay.
+            eps_factor: ε of every normalisation layer is multiplied by this, before and after.
 
         Returns:
             The change; infinite where the outputs are not finite.
         """
-        before = self.trained_outputs
+        before = self.trained_outputs(eps_factor)
         moved = {}
         for name, factor in factors.items():
             factor = torch.as_tensor(factor, dtype=torch.float64, device=self.inputs.device)
             moved[name] = self.parameters[name] * factor
-        after = self.outputs(moved)
+        with scaled_eps(self.module, eps_factor):
+            after = self.outputs(moved)
         change = float((after - before).norm() / before.norm().clamp_min(1e-300))
         return change if change == change else float("inf")
-
-    def with_small_eps(self) -> Evaluator:
-        """The same network with a negligible ε in its normalisation layers."""
-        other = copy.copy(self)
-        other.module, other._outputs = copy.deepcopy(self.module), None
-        for layer in other.module.modules():
-            if isinstance(getattr(layer, "eps", None), float):
-                layer.eps = layer.eps * EPS_FACTOR  # type: ignore[assignment, operator]
-        return other
 
 
 def draws(generators: Sequence[Generator]) -> list[dict[str, float]]:
@@ -123,50 +136,57 @@ def verified(
     """
     exact = [g for g in generators if g.exact]
     approximate = [g for g in generators if not g.exact]
-    kept_exact, error = _holding(exact, evaluator, None)
-    kept = set(kept_exact)
-    if approximate:
-        kept_approximate, change = _holding(approximate, evaluator, evaluator.with_small_eps())
-        kept, error = kept | set(kept_approximate), max(error, change)
+    kept_exact, error = _holding(exact, evaluator, up_to_eps=False)
+    kept_approximate, change = _holding(approximate, evaluator, up_to_eps=True)
+    kept = {*kept_exact, *kept_approximate}
     notes = tuple(
         f"evaluation contradicts the symmetry \u201c{g.words}\u201d, so it is left out"
         for g in generators
         if g not in kept
     )
-    return tuple(g for g in generators if g in kept), error, notes
+    return tuple(g for g in generators if g in kept), max(error, change), notes
 
 
 def _holding(
-    generators: list[Generator], evaluator: Evaluator, small_eps: Evaluator | None
+    generators: list[Generator], evaluator: Evaluator, *, up_to_eps: bool
 ) -> tuple[list[Generator], float]:
-    kept = generators
-    error = change_under(draws(kept), evaluator, small_eps)
-    if error is None:
-        kept = [g for g in generators if change_under(draws([g]), evaluator, small_eps) is not None]
-        error = change_under(draws(kept), evaluator, small_eps)
-    # What holds one by one and not together is not known to hold.
-    return (kept, error) if error is not None else ([], 0.0)
+    """The generators that hold together, and the largest change under their combinations."""
+    error = change_under(draws(generators), evaluator, up_to_eps=up_to_eps)
+    if error is not None:
+        return generators, error
+    kept: list[Generator] = []
+    error = 0.0
+    for generator in generators:
+        if change_under(draws([generator]), evaluator, up_to_eps=up_to_eps) is None:
+            continue
+        # What holds alone and not with those before it is not known to hold.
+        together = change_under(draws([*kept, generator]), evaluator, up_to_eps=up_to_eps)
+        if together is not None:
+            kept, error = [*kept, generator], together
+    return kept, error
 
 
 def change_under(
-    elements: Sequence[Mapping[str, float | Tensor]],
-    evaluator: Evaluator,
-    small_eps: Evaluator | None,
+    elements: Sequence[Mapping[str, float | Tensor]], evaluator: Evaluator, *, up_to_eps: bool
 ) -> float | None:
     """Largest relative change of the outputs, or ``None`` where an element is no symmetry.
 
     Args:
         elements: factors by name.
-        evaluator: of the network as it is.
-        small_eps: of the same network with a negligible ε, where a change may be due to that.
+        evaluator: of the network.
+        up_to_eps: a change passes that becomes negligible as ε of the normalisations does.
     """
     largest = 0.0
     for element in elements:
         change = evaluator.change(element)
-        if change > ROUNDING:
-            if small_eps is None:
-                return None
-            if small_eps.change(element) > max(ROUNDING, SHRINKS * change):
-                return None
+        if change > evaluator.rounding and not (
+            up_to_eps and _vanishes(element, evaluator, change)
+        ):
+            return None
         largest = max(largest, change)
     return largest
+
+
+def _vanishes(element: Mapping[str, float | Tensor], evaluator: Evaluator, change: float) -> bool:
+    enough = max(evaluator.rounding, SHRINKS * change)
+    return any(evaluator.change(element, factor) <= enough for factor in EPS_FACTORS)

@@ -255,3 +255,32 @@ def test_a_network_whose_outputs_are_zero_says_that_nothing_was_tested(make):
     group = group_of(net, torch.randn(3, 4).double())
     assert group.dim == 2
     assert any("could not test" in note for note in group.notes)
+
+
+def test_a_channel_with_hardly_any_variance_hides_no_symmetry():
+    net = nn.Sequential(
+        nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 3)
+    ).double()
+    with torch.no_grad():
+        net[0].weight[0] *= 1e-10
+    group = group_of(net, torch.randn(6, 4).double())
+    assert group.dim == 3
+    assert group.notes == ()
+    assert group.channels.count > 1
+
+
+def test_of_symmetries_that_hold_alone_and_not_together_the_first_are_kept(monkeypatch):
+    from flatmeter.symmetry import verify
+
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    true_change = verify.Evaluator.change
+
+    def change(self, factors, eps_factor=1.0):
+        moved = {name for name, factor in factors.items() if float(torch.as_tensor(factor).sum())}
+        both = {"0.weight", "4.weight"} <= moved
+        return 1.0 if both else true_change(self, factors, eps_factor)
+
+    monkeypatch.setattr(verify.Evaluator, "change", change)
+    group = group_of(net.double(), torch.randn(3, 4).double())
+    assert group.dim == 1
+    assert len(group.notes) >= 1

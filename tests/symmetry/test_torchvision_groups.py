@@ -66,3 +66,15 @@ def test_every_filter_before_batch_statistics_is_a_block(models):
     filters = sum(m.weight.shape[0] for m in net.modules() if isinstance(m, torch.nn.Conv2d))
     assert len(blocks) == filters == 4800
     assert blocks[3].name == "conv1.weight[3]"
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "dim"), [("mobilenet_v2", 0, 59), ("regnet_y_400mf", 1, 106)]
+)
+def test_two_samples_on_maps_of_one_pixel_hide_no_symmetry(models, name, seed, dim):
+    """Where a channel has hardly any variance ε decides, and rounding is magnified."""
+    torch.manual_seed(seed)
+    group = group_of(getattr(models, name)(weights=None, num_classes=10), 32, "batch")
+    assert group.notes == ()
+    assert group.dim == dim
+    assert group.channels.count > dim
