@@ -23,7 +23,7 @@ class Why(Enum):
     LOWER_BOUND = "a lower bound: the best of several ascents"
     BUDGET = "the product budget ran out before the tolerance was met"
     SPREAD = "the starts disagree by more than the tolerance"
-    PRECISION = "rounding in this dtype hides the value; use float64"
+    PRECISION = "rounding in this dtype keeps it from the tolerance; use float64"
     BREAKDOWN = "the Krylov space is exhausted: the eigenvalues are exact"
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from flatmeter.curvature.precision import product_noise
 from flatmeter.risk.cost import GRADIENT, PRODUCT
 from flatmeter.risk.empirical import EmpiricalRisk
 
@@ -40,6 +41,11 @@ class _Product(ABC):
         self.risk.cost.add(GRADIENT + PRODUCT * len(V), products=len(V))
         out = out / self.risk.normalizer + self.risk.weight_decay * V.double()
         return out.to(self.dtype)
+
+    @property
+    def noise(self) -> float:
+        """Relative rounding error of a product, measured on a few samples at the trained point."""
+        return product_noise(self.risk, type(self).__name__, type(self))
 
     @abstractmethod
     def _accumulate(self, out: Tensor, V: Tensor, point: Tensor, x: Tensor, y: Tensor) -> None:

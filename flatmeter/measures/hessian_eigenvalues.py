@@ -24,6 +24,7 @@ from flatmeter.curvature.products import HessianOperator
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
 from flatmeter.spectral.lanczos import lanczos
+from flatmeter.spectral.ritz import attainable
 
 
 class Settings(MeasureSettings):
@@ -48,9 +49,10 @@ class HessianEigenvalues(Measure):
     def compute(self, context: Context) -> Measurement:
         """One Lanczos run for both ends."""
         settings: Settings = self.settings  # type: ignore[assignment]
+        operator = HessianOperator(context.risk)
         spectrum = lanczos(
-            HessianOperator(context.risk),
-            rtol=context.rtol or 1e-3,
+            operator,
+            rtol=context.rtol or attainable(1e-3, operator.noise),
             max_products=context.max_products or settings.max_products,
             seed=context.seed,
             progress=context.progress,

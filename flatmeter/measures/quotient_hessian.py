@@ -43,6 +43,7 @@ from flatmeter.measures.quotient_metric import (
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.spectral.lanczos import lanczos
 from flatmeter.spectral.operator import Operator, Projected, Restricted, Scaled, Summed
+from flatmeter.spectral.ritz import attainable
 from flatmeter.spectral.spectrum import Spectrum
 from flatmeter.spectral.trace import MIN_PROBES, hutchinson
 
@@ -95,7 +96,7 @@ class QuotientHessian(Measure):
             operator, trace = Projected(operator, basis), trace.shifted(-removed)
         spectrum = lanczos(
             operator,
-            rtol=context.rtol or 1e-4,
+            rtol=context.rtol or attainable(1e-4, operator.noise),
             criterion="residual",
             max_products=context.max_products or settings.max_products,
             seed=context.seed,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flatmeter.errors import NotApplicable
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.spectral.operator import rounding
 from flatmeter.symmetry.blocks import scale_invariant_blocks
 from flatmeter.symmetry.group import SymmetryGroup
 
@@ -90,6 +91,7 @@ class Connection:
         self.gradient = frame.norm.double() * gradient.double()
         self.dim, self.dtype, self.device = len(gradient), gradient.dtype, gradient.device
         self.inner = _sums(self.unit * self.gradient, self.block)
+        self.noise = rounding(self.dtype)
 
     def matmat(self, V: Tensor) -> Tensor:
         """``[k, r] -> [k, r]``, in float64 inside."""

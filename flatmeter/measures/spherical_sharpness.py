@@ -15,7 +15,8 @@ would weigh differently. With H restricted to the scale-invariant weights, the o
 - ``eos_ratio``: ``η̃ λ_sph / (2 (1 + β))`` with ``η̃ = η / ((1 − ηλ) ‖w‖²)``, learning rate η, weight
   decay λ, momentum β: about 1 at the edge of stability. Only reported where --lr gives η.
 
-``converged`` is Lanczos's: a certified relative error within ``rtol`` (1e-4), and a small residual.
+``converged`` is Lanczos's: a certified relative error within ``rtol``, and a small residual. The
+tolerance is 1e-4 by default, more where rounding in the products forbids it.
 
 Invariant to: ``block``, the scale of every block; ``global`` and ``tangent``, only the common scale
 of all of them, *not* that of single filters; ``raw``, neither.
@@ -41,6 +42,7 @@ from flatmeter.measures.spheres import Spheres
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.spectral.lanczos import lanczos
 from flatmeter.spectral.operator import Operator, Projected, Restricted, Scaled
+from flatmeter.spectral.ritz import attainable
 
 
 class Settings(MeasureSettings):
@@ -75,7 +77,8 @@ class SphericalSharpness(Measure):
         whole = HessianOperator(risk)
         invariant = Restricted(whole, spheres.index)
         radius = spheres.radius.to(risk.dtype)
-        runs = Runs(context, context.max_products or settings.max_products)
+        rtol = context.rtol or attainable(1e-4, whole.noise)
+        runs = Runs(context, rtol, context.max_products or settings.max_products)
         block, x = runs.top("block", Scaled(invariant, radius))
         single, v = runs.top("global", invariant)
         along = runs.top_below("tangent", _on_sphere(invariant, risk, spheres), single, v)
@@ -98,17 +101,14 @@ class Runs:
 
     Args:
         context: of the measure.
+        rtol: relative tolerance.
         budget: products left.
     """
 
     context: Context
+    rtol: float
     budget: int
     spent: int = field(default=0, init=False)
-
-    @property
-    def rtol(self) -> float:
-        """Relative tolerance."""
-        return self.context.rtol or 1e-4
 
     def top(self, name: str, op: Operator, start: Tensor | None = None) -> tuple[Estimate, Tensor]:
         """The largest eigenvalue of ``op`` and its vector.

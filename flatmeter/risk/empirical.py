@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -119,6 +119,25 @@ class EmpiricalRisk:
             return self
         other = copy.copy(self)
         other.weight_decay = 0.0
+        return other
+
+    def excerpt(self, n: int, dtype: torch.dtype) -> EmpiricalRisk:
+        """The risk of the first ``n`` samples in a dtype, with a cost of its own.
+
+        On the CPU where the device has no float64. Its normalizer is zero where none of these
+        samples counts.
+        """
+        other = copy.copy(self)
+        other.device = torch.device("cpu") if self.device.type == "mps" else self.device
+        other.dtype = dtype
+        other.module = copy.deepcopy(self.module).to(other.device, dtype)
+        other.theta = self.theta.to(other.device, dtype)
+        other.data = replace(self.data, inputs=self.data.inputs[:n], targets=self.data.targets[:n])
+        other.n = len(other.data)
+        other.normalizer = float(self.loss.count(other.data.targets))
+        other.cost = Cost()
+        # A wider dtype takes more room than the batch size was settled for.
+        other._batch_size = max(1, self.batch_size * self.dtype.itemsize // dtype.itemsize)
         return other
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:

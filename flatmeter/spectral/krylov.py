@@ -10,13 +10,8 @@ from torch import Tensor
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.randomness import derived_generator
 from flatmeter.spectral.basis import Basis
-from flatmeter.spectral.operator import Operator
+from flatmeter.spectral.operator import Operator, rounding
 from flatmeter.spectral.ritz import Floats, Projected
-
-
-def product_noise(dtype: torch.dtype) -> float:
-    """Relative rounding error to expect of one curvature product: about 1e-5 in float32."""
-    return 100 * float(torch.finfo(dtype).eps)
 
 
 class Krylov:
@@ -25,6 +20,7 @@ class Krylov:
     Attributes:
         products: operator applications so far.
         values: ``[m]`` Ritz values, ascending.
+        noise: relative rounding error of a product.
         weights: ``[m, m]`` Ritz vectors in columns, in terms of the basis.
         residuals: ``[m]`` norms ``|β s_k|`` of the Ritz residuals.
         radius: largest magnitude of a Ritz value seen.
@@ -40,7 +36,7 @@ class Krylov:
 
     def __init__(self, op: Operator, capacity: int, seed: int, start: Tensor | None) -> None:
         self.op, self.seed, self.capacity = op, seed, capacity
-        self.noise = product_noise(op.dtype)
+        self.noise = op.noise
         self.basis = Basis(op.dim, op.dtype, op.device, capacity)
         self.projected = Projected()
         self.products, self.restarts, self.radius, self._drawn = 0, 0, 0.0, 0
@@ -65,7 +61,7 @@ class Krylov:
             )
         self.values, self.weights = self.projected.grow(alpha, beta)
         self.radius = max(self.radius, float(np.abs(self.values).max()))
-        self.exhausted = beta <= self.noise * self.radius
+        self.exhausted = beta <= rounding(self.op.dtype) * self.radius
         if self.exhausted:
             self.projected.betas[-1] = 0.0
         self.residuals: Floats = np.abs(self.projected.betas[-1] * self.weights[-1])

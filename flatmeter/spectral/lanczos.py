@@ -71,7 +71,8 @@ def lanczos(
         progress: told in words after each product; may raise to stop the run.
 
     Returns:
-        The spectrum; ``converged`` false with ``Why.BUDGET`` when the products ran out.
+        The spectrum; ``converged`` false with ``Why.BUDGET`` when the products ran out, and with
+        ``Why.PRECISION`` when rounding in the products is more than the tolerance.
 
     Raises:
         NonFinite: a product is infinite or not a number.
@@ -133,13 +134,19 @@ class _Stopping:
             padding = np.full(self.k - len(certificate.values), np.nan)
             self.history[end].append(np.concatenate([certificate.values, padding]))
         if krylov.basis.count == krylov.op.dim:
-            return Why.BREAKDOWN
+            return self._to_precision(Why.BREAKDOWN)
         enough = len(krylov.values) >= self.k
-        if not enough or not all(c.converged.all() for c in self.certificates.values()):
+        if not enough or not all(c.settled.all() for c in self.certificates.values()):
             return None
         if krylov.exhausted:
-            return Why.BREAKDOWN if self._unchanged() else None
-        return Why.RESIDUAL if self._stayed() and krylov.products >= self.confirm_until else None
+            return self._to_precision(Why.BREAKDOWN) if self._unchanged() else None
+        done = self._stayed() and krylov.products >= self.confirm_until
+        return self._to_precision(Why.RESIDUAL) if done else None
+
+    def _to_precision(self, why: Why) -> Why:
+        """``why``, unless rounding in the products is more than the tolerance."""
+        met = all(c.converged.all() for c in self.certificates.values())
+        return why if met else Why.PRECISION
 
     def _stayed(self) -> bool:
         """Whether the certified values stood still for ``PERSISTENCE`` products.
@@ -149,7 +156,8 @@ class _Stopping:
         """
         wanted = np.concatenate([c.values for c in self.certificates.values()])
         since, values = self.certified or (self.krylov.products, wanted)
-        if np.abs(wanted - values).max() > self.rtol * np.abs(wanted).max():
+        rtol = max(self.rtol, self.krylov.noise)
+        if np.abs(wanted - values).max() > rtol * np.abs(wanted).max():
             since, values = self.krylov.products, wanted
         self.certified = since, values
         return self.krylov.products >= since + PERSISTENCE
@@ -191,7 +199,7 @@ def _spectrum(krylov: Krylov, stop: _Stopping, why: Why) -> Spectrum:
         upper=_end(krylov, stop, "upper"),
         lower=_end(krylov, stop, "lower"),
         products=krylov.products,
-        converged=why is not Why.BUDGET,
+        converged=why in (Why.RESIDUAL, Why.BREAKDOWN),
         why=why,
         alphas=torch.tensor(krylov.projected.alphas, dtype=torch.float64),
         betas=torch.tensor(krylov.projected.betas, dtype=torch.float64),
@@ -204,12 +212,13 @@ def _end(krylov: Krylov, stop: _Stopping, end: str) -> End:
     if end not in stop.ends:
         none = torch.zeros(0, dtype=torch.float64)
         vectors = torch.zeros(0, krylov.op.dim, dtype=krylov.op.dtype, device=krylov.op.device)
-        return End(none, none, none, (), vectors, np.zeros((krylov.products, 0)))
+        return End(none, none, none, (), (), vectors, np.zeros((krylov.products, 0)))
     certificate = stop.certificates[end]
     return End(
         values=torch.from_numpy(certificate.values.copy()),
         residuals=torch.from_numpy(certificate.residuals),
         bounds=torch.from_numpy(certificate.bounds),
+        settled=tuple(bool(s) for s in certificate.settled),
         converged=tuple(bool(c) for c in certificate.converged),
         vectors=krylov.ritz_vectors(stop.indices(end)),
         history=np.array(stop.history[end]),

@@ -66,12 +66,33 @@ class Projected:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the residuals say about some Ritz values; all arrays ``[k]``."""
+    """What the residuals say about some Ritz values; all arrays ``[k]``.
+
+    Args:
+        values: Ritz values.
+        residuals: their residual norms.
+        bounds: of their errors.
+        settled: within the tolerance, or as close as rounding lets one come.
+        converged: within the tolerance.
+    """
 
     values: Floats
     residuals: Floats
     bounds: Floats
+    settled: NDArray[np.bool_]
     converged: NDArray[np.bool_]
+
+
+def attainable(rtol: float, noise: float) -> float:
+    """A tolerance that products this noisy allow for every eigenvalue, near zero too.
+
+    For whoever asked for none in particular; ``RESIDUAL_CAP`` at most.
+
+    Args:
+        rtol: the tolerance where rounding allows it.
+        noise: relative error of one product.
+    """
+    return min(RESIDUAL_CAP, max(rtol, noise / NEAR_ZERO))
 
 
 def certify(
@@ -100,7 +121,8 @@ def certify(
         criterion: ``"error"``: the bound is within the tolerance, and the residual, relative to
             the same, below ``RESIDUAL_CAP`` and ``CLUSTER_CAP · rtol``; ``"residual"``: besides,
             the residual is below rtol times the spectral radius.
-        noise: relative error of one product in the operator's dtype; never is less asked for.
+        noise: relative error of one product; a tolerance below it cannot be met, and a value is
+            then settled at that error.
 
     Returns:
         The certificate of the wanted values, in the order of ``wanted``.
@@ -114,8 +136,8 @@ def certify(
     if criterion == "residual":
         cap = np.minimum(cap, rtol * radius)
     rounding = noise * radius
-    converged = (error <= np.maximum(rtol * scale, rounding)) & (r <= np.maximum(cap, rounding))
-    return Certificate(theta, r, error + rounding, converged)
+    settled = (error <= np.maximum(rtol * scale, rounding)) & (r <= np.maximum(cap, rounding))
+    return Certificate(theta, r, error + rounding, settled, settled & (rounding <= rtol * scale))
 
 
 def _gaps(values: Floats, residuals: Floats, wanted: NDArray[np.intp]) -> Floats:

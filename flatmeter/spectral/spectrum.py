@@ -18,6 +18,7 @@ class End:
         values: ``[k]`` float64, on the CPU.
         residuals: ``[k]`` norms ``‖A y − θ y‖`` of the Ritz pairs.
         bounds: ``[k]`` certified errors of the values, see :func:`flatmeter.spectral.ritz.certify`.
+        settled: ``[k]`` whether each met the tolerance or came as close as rounding allows.
         converged: ``[k]`` whether each met the tolerance.
         vectors: ``[k, P]`` the Ritz vectors, on the operator's device.
         history: ``[products, k]`` the values after each product, NaN where there were fewer.
@@ -26,6 +27,7 @@ class End:
     values: Tensor
     residuals: Tensor
     bounds: Tensor
+    settled: tuple[bool, ...]
     converged: tuple[bool, ...]
     vectors: Tensor
     history: np.ndarray
@@ -96,12 +98,17 @@ class Spectrum:
 
     def _estimate(self, end: End, i: int) -> Estimate:
         history = end.history[:, i]
-        ended_well = Why.BREAKDOWN if self.why is Why.BREAKDOWN else Why.RESIDUAL
         return Estimate(
             value=float(end.values[i]),
             residual=float(end.bounds[i]),
             n=self.products,
             converged=end.converged[i],
-            why=ended_well if end.converged[i] else self.why,
+            why=self._why(end, i),
             history=tuple(float(v) for v in history[~np.isnan(history)]),
         )
+
+    def _why(self, end: End, i: int) -> Why:
+        if end.converged[i]:
+            return Why.BREAKDOWN if self.why is Why.BREAKDOWN else Why.RESIDUAL
+        unfinished = self.why is Why.BUDGET and not end.settled[i]
+        return Why.BUDGET if unfinished else Why.PRECISION

@@ -64,3 +64,14 @@ def test_seeds_agree(risk_of) -> None:
     one, two = (measured(risk_of("relu"), seed=seed).headline for seed in (1, 2))
     assert one.value != two.value
     assert one.value == pytest.approx(two.value, rel=1e-3)
+
+
+def test_a_tolerance_that_float32_cannot_meet_is_not_called_met(risk_of, make_risk):
+    exact = risk_of("gelu")
+    risk = make_risk(networks()["gelu"], exact.data.inputs, exact.data.targets, dtype=torch.float32)
+    found = measured(risk, rtol=1e-12).quantities
+    for estimate in found.values():
+        assert not estimate.converged
+        assert estimate.why is Why.PRECISION
+    assert all(e.converged for e in measured(exact, rtol=1e-12).quantities.values())
+    assert all(e.converged for e in measured(risk).quantities.values())

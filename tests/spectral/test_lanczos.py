@@ -201,10 +201,15 @@ def test_deterministic_and_seeds_agree() -> None:
     assert first.largest[0] == pytest.approx(float(other.largest[0]), rel=1e-4)
 
 
-def test_float32_is_never_asked_for_more_than_it_carries() -> None:
+def test_a_tolerance_below_rounding_ends_the_run_and_is_not_met() -> None:
     found = lanczos(MatrixOperator(rotated(SPECTRA["isolated"], torch.float32)), rtol=1e-12)
-    assert found.converged
-    assert found.estimate_largest().residual >= 1e-5 * 10.0
+    assert not found.converged
+    assert found.why is Why.PRECISION
+    assert found.products < 100
+    for estimate in (found.estimate_largest(), found.estimate_smallest()):
+        assert not estimate.converged
+        assert estimate.why is Why.PRECISION
+        assert estimate.residual >= 50 * torch.finfo(torch.float32).eps * 10.0
 
 
 def test_few_products_on_a_trained_spectrum() -> None:

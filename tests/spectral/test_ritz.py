@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatmeter.spectral.ritz import Projected, certify
+from flatmeter.spectral.ritz import Projected, attainable, certify
 
 WANTED = np.array([2])
 
@@ -46,10 +46,11 @@ def test_a_value_near_zero_is_judged_by_the_radius() -> None:
     assert found.converged[0]
 
 
-def test_rounding_is_part_of_the_bound_and_no_less_is_asked_for() -> None:
+def test_rounding_is_part_of_the_bound_and_a_tolerance_below_it_is_not_met() -> None:
     found = judged([-1.0, 2.0, 10.0], [0.5, 1.0, 0.0], noise=1e-5, rtol=1e-9)
     assert found.bounds[0] == pytest.approx(1e-4)
-    assert found.converged[0]
+    assert found.settled[0]
+    assert not found.converged[0]
 
 
 def test_projected_matrix_grows_and_restarts() -> None:
@@ -68,3 +69,9 @@ def test_projected_matrix_grows_and_restarts() -> None:
     np.testing.assert_allclose(after, np.linalg.eigvalsh(arrow[:3, :3]))
     arrow[2, 3] = arrow[3, 2] = 0.1
     np.testing.assert_allclose(again, np.linalg.eigvalsh(arrow))
+
+
+def test_a_default_tolerance_leaves_room_for_rounding() -> None:
+    assert attainable(1e-4, 1e-12) == 1e-4
+    assert attainable(1e-4, 1e-4) == pytest.approx(1e-3)
+    assert attainable(1e-4, 0.5) == pytest.approx(1e-2)
