@@ -100,10 +100,15 @@ class Results(Sequence[Row]):
             digits: significant digits of a value whose error does not show.
             columns: ``loss``, ``accuracy``, ``n``, ``seconds``, a measure, or ``measure.quantity``;
                 all measures if left out.
+
+        Raises:
+            UsageError: there is no such column.
         """
-        from flatmeter.results.pivot import pivot
+        from flatmeter.results.pivot import check_columns, pivot
         from flatmeter.results.table import render_text
 
+        own = [(row.measure, row.quantity) for row in self.rows if row.scope == NETWORK]
+        check_columns(columns, own, "columns")
         return render_text(pivot(self.rows, digits=digits, columns=columns), width=width)
 
     def to_json(self) -> str:

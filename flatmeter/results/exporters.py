@@ -36,8 +36,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.to_dict() for row in rows)
+    writer.writerows({k: _cell(v) for k, v in row.to_dict().items()} for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """``true`` and ``false`` as JSON writes them; all else is the csv module's affair."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 _ROWS: dict[str, Callable[[Sequence[Row], Mapping[str, Any]], str]] = {

@@ -39,7 +39,7 @@ def to_latex(grid: Grid) -> str:
 
 
 def to_html(grid: Grid) -> str:
-    """A table that stands alone or within a page."""
+    """A page that holds the table."""
     heads = "".join(f"<th>{'<br>'.join(map(html.escape, c.heading))}</th>" for c in grid.columns)
     body = [
         f"<tr><th>{html.escape(name)}</th>"
@@ -50,7 +50,10 @@ def to_html(grid: Grid) -> str:
     notes = [f"<p>{html.escape(note)}</p>" for note in grid.footnotes]
     return "\n".join(
         [
+            "<!doctype html>",
+            '<html lang="en">',
             '<meta charset="utf-8">',
+            "<title>flatmeter</title>",
             "<table>",
             f"<thead><tr><th>checkpoint</th>{heads}</tr></thead>",
             "<tbody>",
@@ -58,6 +61,7 @@ def to_html(grid: Grid) -> str:
             "</tbody>",
             "</table>",
             *notes,
+            "</html>",
             "",
         ]
     )

@@ -62,12 +62,8 @@ def sort_rows(rows: Sequence[Row], by: str) -> list[Row]:
     Args:
         rows: of any number of checkpoints.
         by: a column's name; with a minus sign in front, the largest first.
-
-    Raises:
-        UsageError: there is no such column.
     """
     name, sign = by.lstrip("-"), -1.0 if by.startswith("-") else 1.0
-    check_columns([name], ((r.measure, r.quantity) for r in rows), "--sort")
     values = {}
     for checkpoint, own in _by_checkpoint(rows).items():
         value = _number(own, name)
@@ -83,14 +79,11 @@ def pivot(
     Args:
         rows: of any number of checkpoints.
         digits: significant digits of a value whose error does not show.
-        columns: names of the columns; loss, accuracy, N and every measure if left out.
+        columns: names of the columns, empty where a run ended before; loss, accuracy, N and every
+            measure if left out.
         notes: add what the measures had to say about each value as footnotes.
-
-    Raises:
-        UsageError: there is no such column.
     """
     network = [row for row in rows if row.scope == NETWORK]
-    check_columns(columns, ((r.measure, r.quantity) for r in network), "--columns")
     measures = list(dict.fromkeys(row.measure for row in network))
     names = list(columns) or [*_FIELDS, *measures]
     marks: dict[str, list[str]] = {}
