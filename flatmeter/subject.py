@@ -21,7 +21,7 @@ from flatmeter.missing import missing
 from flatmeter.model.registry import build_model
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
-from flatmeter.words import project_words, settle, sidecar
+from flatmeter.words import project_words, settle, sidecar, which_weights
 
 DataSpec = str | Dataset | tuple[Tensor, Tensor] | torch.utils.data.Dataset[Any]
 LossSpec = str | Mapping[str, Any] | Loss | Callable[[Tensor, Tensor], Tensor]
@@ -73,6 +73,7 @@ def load(
     data: DataSpec | None = None,
     loss: LossSpec | None = None,
     key: str | None = None,
+    ema: bool | None = None,
     samples: int | None = 4096,
     seed: int = 0,
 ) -> Subject:
@@ -93,6 +94,7 @@ def load(
         loss: ``cross_entropy``, ``mse``, ``bce``, an import path, or a function
             ``(outputs, targets) -> mean``.
         key: entry of the file that holds the weights.
+        ema: take the averaged weights (EMA) that stand beside the others.
         samples: size of the seeded subset of the data, ``None`` for all.
         seed: of that subset.
 
@@ -102,7 +104,8 @@ def load(
         DataError: the data cannot be read.
         UsageError: something is missing; says what, and what to add.
     """
-    given = {"model": model, "model_args": model_args, "data": data, "loss": loss, "key": key}
+    given: dict[str, Any] = {"model": model, "model_args": model_args, "data": data, "loss": loss}
+    given |= {"key": key, "ema": ema}
     return Loader(given, samples=samples, seed=seed).load(path)
 
 
@@ -133,8 +136,8 @@ class Loader:
         """The subject of one checkpoint; raises what :func:`load` raises."""
         path = Path(path)
         beside = sidecar(path)
-        key = self.given.get("key") or beside.get("key") or self.project.get("key")
-        checkpoint = read(path, key=key)
+        key, ema = which_weights([self.given, beside, self.project], str(path))
+        checkpoint = read(path, key=key, ema=ema)
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
         lacking = [name for name in ("model", "data") if words[name] is None]
@@ -143,7 +146,7 @@ class Loader:
         if lacking:
             raise missing(checkpoint, lacking)
         network, recipe = self._model(words)
-        recipe["key"] = key
+        recipe["key"] = checkpoint.key if key or ema else None
         notes = fit(network, checkpoint)
         data = self._dataset(words)
         loss, said = settle_loss(words.get("loss"), data, where=str(path))

@@ -46,6 +46,29 @@ def settle(sources: Sequence[Mapping[str, Any]], *, own: int) -> dict[str, Any]:
     return words
 
 
+def which_weights(sources: Sequence[Mapping[str, Any]], where: str) -> tuple[str | None, bool]:
+    """The entry of a checkpoint that holds the weights, or that averaged ones are to be taken.
+
+    Args:
+        sources: what each says, the strongest first; the first that says either decides.
+        where: the checkpoint, for messages.
+
+    Raises:
+        UsageError: one says both.
+    """
+    for source in sources:
+        key, ema = source.get("key"), source.get("ema")
+        if key and ema:
+            raise UsageError(
+                f"key ({key}) and ema both say which weights are meant",
+                where=where,
+                hint="leave out --key or --ema",
+            )
+        if key or ema is not None:
+            return key, bool(ema)
+    return None, False
+
+
 def _same_model(first: Any, second: Any) -> bool:
     """The same network, also where one names its file from another folder."""
     if first is None or second is None:

@@ -1,6 +1,7 @@
 import pytest
 
-from flatmeter.words import names_code, settle
+from flatmeter.errors import UsageError
+from flatmeter.words import names_code, settle, which_weights
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,12 @@ def test_code_needs_another_voice():
     agreed = settle([{}, own, {"model": "net.py:build"}], own=1)
     assert agreed["model"] == "net.py:build"
     assert agreed["model_args"] == {"width": 3}
+
+
+def test_the_strongest_source_says_which_weights():
+    assert which_weights([{}, {}], "a.pt") == (None, False)
+    assert which_weights([{"ema": True}, {"key": "model"}], "a.pt") == (None, True)
+    assert which_weights([{"key": "model"}, {"ema": True}], "a.pt") == ("model", False)
+    assert which_weights([{"ema": False}, {"ema": True}], "a.pt") == (None, False)
+    with pytest.raises(UsageError, match=r"key \(model\) and ema both"):
+        which_weights([{"key": "model", "ema": True}], "a.pt")

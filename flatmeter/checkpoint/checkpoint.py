@@ -22,6 +22,7 @@ class Checkpoint:
             and whatever was added; of other files, plain values beside the weights, under
             ``stored``. A stranger's word: what it names is not to be imported on its account.
         sha256: of the file's bytes.
+        key: dotted path of the entry that the weights were taken from, empty for the whole file.
         notes: which of several candidates was taken, and the like.
     """
 
@@ -30,4 +31,5 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    key: str = ""
     notes: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from flatmeter.checkpoint.refusals import refuse_format, refuse_unknown
 from flatmeter.checkpoint.safetensors_file import read_safetensors
 from flatmeter.checkpoint.tensors import plain_tensors
 from flatmeter.checkpoint.torch_file import read_torch_legacy, read_torch_zip
-from flatmeter.checkpoint.unwrap import unwrap
+from flatmeter.checkpoint.unwrap import averaged, unwrap
 from flatmeter.checkpoint.words import read_words
 from flatmeter.errors import CheckpointRefused, UsageError
 
@@ -30,26 +30,27 @@ READERS: Mapping[Format, Callable[[Path], Content]] = MappingProxyType(
 )
 
 
-def read(path: str | Path, *, key: str | None = None) -> Checkpoint:
+def read(path: str | Path, *, key: str | None = None, ema: bool = False) -> Checkpoint:
     """Read a checkpoint without running anything that it holds.
 
     Args:
         path: of the file.
         key: dotted path of the entry that holds the weights; by default known wrappers are
             looked through in their documented order.
+        ema: take the averaged weights instead.
 
     Raises:
         CheckpointRefused: the file is unsafe, broken or of a format that is not read.
-        UsageError: there is no such file, or no weights under ``key``.
+        UsageError: there is no such file, no weights under ``key``, or none that are averaged.
     """
     path = Path(path)
     try:
-        return _read(path, key)
+        return _read(path, key, ema)
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _read(path: Path, key: str | None) -> Checkpoint:
+def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
     found = recognise(path)
     if found is None:
         raise refuse_unknown(path)
@@ -63,7 +64,10 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         raise CheckpointRefused(
             "the file changed while it was read", where=str(path), hint="wait until it is written"
         )
+    if ema:
+        key = averaged(content.value, str(path))
     weights = unwrap(content.value, key, str(path))
+    taken = (f"averaged weights taken from {weights.key!r}",) if ema else ()
     tensors, dropped = plain_tensors(weights.value, after.st_size, str(path))
     return Checkpoint(
         path=path,
@@ -71,7 +75,8 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         tensors=tensors,
         metadata=read_words(content.value, content.stored, str(path)),
         sha256=digest,
-        notes=(*weights.notes, *dropped),
+        key=weights.key,
+        notes=(*taken, *weights.notes, *dropped),
     )
 
 

@@ -51,7 +51,8 @@ def unwrap(value: Any, key: str | None, where: str) -> Found:
     """Find the weights.
 
     The first of :data:`WRAPPERS` that holds tensors by name is taken, else the value itself if it
-    is tensors by name. Averaged weights (EMA) are taken only where ``key`` says so.
+    is tensors by name. Averaged weights (EMA) are taken only where ``key`` says so: see
+    :func:`averaged`.
 
     Args:
         value: the file's object.
@@ -89,6 +90,35 @@ def unwrap(value: Any, key: str | None, where: str) -> Found:
     raise _undecided(places, where) if places else _none(value, where)
 
 
+def averaged(value: Any, where: str) -> str:
+    """Dotted path of the averaged weights (EMA).
+
+    Args:
+        value: the file's object.
+        where: the file, for messages.
+
+    Raises:
+        UsageError: there are none, or several.
+    """
+    places = candidates(value)
+    found = [place for place in places if _AVERAGED.search(place)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"several entries hold averaged weights: {', '.join(found)}",
+            where=where,
+            hint=f"say which, instead of --ema: --key {found[0]}",
+        )
+    named = [place for place in places if place]
+    raise UsageError(
+        "no entry of it holds averaged weights"
+        + (f"; weights stand under: {', '.join(named)}" if named else ""),
+        where=where,
+        hint="leave --ema out" + (", or name one of these by --key" if named else ""),
+    )
+
+
 def candidates(value: Any) -> tuple[str, ...]:
     """Dotted paths of all mappings from names to tensors, those of optimisers left out."""
     return tuple(_walk(value, "", _DEPTH, [_BUDGET]))
@@ -118,8 +148,8 @@ def _notes(taken: str, places: tuple[str, ...]) -> tuple[str, ...]:
     rest = [place for place in places if place != taken]
     if not rest:
         return ()
-    averaged = any(_AVERAGED.search(place) for place in rest)
-    why = "averaged weights are never taken by themselves" if averaged else "--key takes another"
+    ema = any(_AVERAGED.search(place) for place in rest)
+    why = "--ema takes the averaged ones" if ema else "--key takes another"
     return (f"weights taken from {taken!r}; there are also {', '.join(rest)} ({why})",)
 
 

@@ -32,6 +32,7 @@ _SECTIONS = [
     _option("-m", "--model"),
     _option("--model-arg", field="model_args", multiple=True, metavar="NAME=VALUE"),
     _option("--key"),
+    _option("--ema", is_flag=True),
     _option("-d", "--data"),
     _option("-n", "--samples"),
     _option("-b", "--batch-size"),

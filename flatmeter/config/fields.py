@@ -9,6 +9,7 @@ DESCRIPTIONS: dict[str, str] = {
     "model": "the network: zoo:NAME, torchvision:NAME, pkg.mod:factory or file.py:factory",
     "model_args": "arguments of the network's factory",
     "key": "which entry of the checkpoint holds the weights",
+    "ema": "take the averaged weights (EMA) that stand beside the others",
     "data": "digits[:train|:test], torchvision:NAME[:test]@DIR, imagefolder[:SIZE]@DIR, "
     "a .pt or .npz file, pkg.mod:factory or file.py:factory",
     "samples": "size of the seeded subset of the data, or all",
@@ -48,4 +49,4 @@ BN_MODES = ("eval", "batch")
 PROGRESS = ("auto", "plain", "none")
 
 #: Settings that say what a checkpoint holds; the checkpoint's own words precede a project file's.
-SUBJECT_FIELDS = ("model", "model_args", "key", "data", "loss")
+SUBJECT_FIELDS = ("model", "model_args", "key", "ema", "data", "loss")

@@ -41,6 +41,7 @@ class Settings(BaseModel):
     model: str | None = _about("model", None)
     model_args: dict[str, Any] = _about("model_args", {})
     key: str | None = _about("key", None)
+    ema: bool = _about("ema", False)
     data: str | None = _about("data", None)
     samples: Annotated[int, Field(ge=1)] | Literal["all"] = _about("samples", 4096)
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = _about("batch_size", "auto")

@@ -101,6 +101,38 @@ def test_wrong_key_lists_the_right_ones(saved, key):
     assert "model, ema" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ({"model": B, "model_ema": A}, "model_ema"),
+        ({"arch": "resnet50", "state_dict": B, "state_dict_ema": A}, "state_dict_ema"),
+        ({"model": B, "ema": {"decay": 0.9, "state_dict": A}}, "ema.state_dict"),
+        ({"net": B, "averaged_model": A}, "averaged_model"),
+        ({"model_ema": A, "epoch": 3}, "model_ema"),
+    ],
+)
+def test_averaged_weights_where_they_are_asked_for(saved, value, key):
+    found = read(saved(value), ema=True)
+    assert is_a(found)
+    assert found.key == key
+    assert found.notes == (f"averaged weights taken from {key!r}",)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"model_state_dict": A, "best": {"net": B}}, "model_state_dict, best.net"),
+        (A, "leave --ema out"),
+        ({"ema": {"generator": A, "critic": B}}, "--key ema.generator"),
+    ],
+    ids=["named", "bare", "several"],
+)
+def test_averaged_weights_are_not_guessed(saved, value, said):
+    with pytest.raises(UsageError) as caught:
+        read(saved(value), ema=True)
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize("mark", ["ds_version", "ds_config"])
 def test_deepspeed_by_name(saved, mark):
     with pytest.raises(CheckpointRefused, match=r"zero_to_fp32\.py"):
