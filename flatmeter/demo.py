@@ -15,7 +15,7 @@ from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import load_data
 from flatmeter.model.registry import build_model
 from flatmeter.randomness import derived_generator
-from flatmeter.results.atomic import told
+from flatmeter.results.place import check_folder
 
 DATA = "digits:train"
 
@@ -68,9 +68,11 @@ def train_all(folder: Path, tell: Callable[[str], None]) -> list[Path]:
 
     Returns:
         The checkpoints, in the order of :data:`RECIPES`.
+
+    Raises:
+        UsageError: the folder cannot be written to.
     """
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     data = load_data(DATA, samples=None)
     paths = []
     for name, recipe in RECIPES.items():

@@ -92,6 +92,12 @@ class NonFinite(FlatmeterError):
 
 
 class Stopped(FlatmeterError):
-    """SIGTERM, SIGUSR1 or the time limit: finished work is saved, the rest is to be requeued."""
+    """SIGTERM, SIGUSR1 or the time limit: what is left is to be requeued."""
 
     exit_code = ExitCode.STOPPED
+
+
+class StoppedByHand(Stopped):
+    """Ctrl-C: nobody is to requeue it."""
+
+    exit_code = ExitCode.CTRL_C

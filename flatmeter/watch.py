@@ -48,12 +48,12 @@ class Watch:
         Raises:
             Stopped: the time is up, or :meth:`stop` was called.
         """
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            self.reason = self.reason or "the time limit"
         if self.reason is not None:
+            raise Stopped(f"stopped by {self.reason}")
+        if self._deadline is not None and time.monotonic() > self._deadline:
             raise Stopped(
-                f"stopped by {self.reason}; what was finished is kept",
-                hint="run the same command with the same -o folder again to go on",
+                "stopped by the time limit",
+                hint="give max_time more seconds, or measure fewer things at once",
             )
 
     def stop(self, reason: str) -> None:

@@ -55,9 +55,14 @@ def init(path: Path) -> None:
     """Write a commented file of settings (flatmeter.yaml, or PATH); never overwrites one."""
     from flatmeter.config.starter import starter
     from flatmeter.results.atomic import told
+    from flatmeter.results.place import beforehand
 
     if path.exists():
-        raise UsageError("it exists already", where=str(path), hint="remove it, or give another")
-    with told(path), path.open("x", encoding="utf-8") as file:
+        raise UsageError(
+            "it exists already",
+            where=str(path),
+            hint="remove it, or write another, to be read by -c: flatmeter config init OTHER.yaml",
+        )
+    with beforehand(), told(path), path.open("x", encoding="utf-8") as file:
         file.write(starter())
     say(f"wrote {path}")

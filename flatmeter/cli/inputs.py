@@ -19,7 +19,7 @@ def expand(arguments: Sequence[str]) -> list[Path]:
         arguments: files, folders (their checkpoints, sorted), patterns, ``-`` for stdin.
 
     Raises:
-        UsageError: nothing is named, or a folder or pattern holds no checkpoint.
+        UsageError: nothing is named, or a folder, a pattern or stdin holds no checkpoint.
     """
     if not arguments:
         raise UsageError(
@@ -34,8 +34,7 @@ def expand(arguments: Sequence[str]) -> list[Path]:
 
 def _paths(argument: str) -> Iterable[Path]:
     if argument == "-":
-        lines = [line.strip() for line in sys.stdin]
-        return [path for line in lines if line for path in _paths(line)]
+        return _listed()
     path = Path(argument)
     if path.is_dir():
         from flatmeter.checkpoint import checkpoints_in
@@ -47,3 +46,15 @@ def _paths(argument: str) -> Iterable[Path]:
             raise UsageError("no file matches this pattern", where=argument)
         return [path for match in matches for path in _paths(match)]
     return [path]
+
+
+def _listed() -> Iterable[Path]:
+    """One file, folder or pattern per line of stdin; there is no stdin where it was closed."""
+    lines = [line.strip() for line in sys.stdin or ()]
+    if not any(lines):
+        raise UsageError(
+            "no checkpoint is named on stdin",
+            where="-",
+            hint="write one per line, as in: ls runs/*.pt | flatmeter measure -",
+        )
+    return [path for line in lines if line for path in _paths(line)]

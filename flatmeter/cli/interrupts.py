@@ -1,4 +1,4 @@
-"""Signals that end a run: the measure in flight is abandoned, what was finished is kept."""
+"""Signals that end a run: the measure in flight is abandoned, what was finished is shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from flatmeter.errors import Stopped, StoppedByHand
 from flatmeter.watch import Watch
 
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGALRM")
@@ -71,3 +72,23 @@ class Interrupts:
         limit = number == signal.SIGALRM
         self.watch.stop("the time limit" if limit else signal.Signals(number).name)
         self.watch.check()
+
+
+def ending(cause: Stopped | KeyboardInterrupt, folder: str | None) -> Stopped:
+    """The end of a run in words: why it ended, what is kept, how to go on.
+
+    Args:
+        cause: a signal, the time limit or Ctrl-C.
+        folder: of the results, where there is one.
+    """
+    by_hand = isinstance(cause, KeyboardInterrupt)
+    kind, why = (StoppedByHand, "stopped by Ctrl-C") if by_hand else (Stopped, str(cause))
+    if folder is None:
+        return kind(
+            f"{why}; what was finished is shown, but not kept",
+            hint="with -o DIR, flatmeter measure keeps each measure and goes on where it stopped",
+        )
+    return kind(
+        f"{why}; what was finished is kept in {folder}",
+        hint="run the same command again to go on where it stopped",
+    )

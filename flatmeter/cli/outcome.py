@@ -12,7 +12,8 @@ class Outcome:
     """Counts what became of every measure of every checkpoint.
 
     Args:
-        codes: of the measures, by checkpoint; a value, or a refusal with its reason, is ``OK``.
+        codes: of the measures, by checkpoint, and of exports that were lost, by file; a value, or
+            a refusal with its reason, is ``OK``.
         unconverged: a value did not converge.
     """
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flatmeter.cli.streams import ascii_only, page_width, write_out
+from flatmeter.cli.streams import ascii_only, complain, page_width, write_out
 from flatmeter.config.schema import Settings
-from flatmeter.errors import UsageError
 from flatmeter.plan import Plan
+from flatmeter.results.atomic import OutputError
 from flatmeter.results.exporters import check_ending, export, render, to_jsonl
 from flatmeter.results.pivot import check_columns, pivot, sort_rows
 from flatmeter.results.plain_text import ascii_grid
@@ -33,24 +32,21 @@ class Output:
         self.settings, self.notes = settings, notes
         self.run: dict[str, Any] = {}
         self.rows: list[Row] = []
+        #: Exports that could not be written.
+        self.lost: list[str] = []
 
     def check(self, plan: Plan) -> None:
         """Refuse what could not be shown at the end.
 
         Raises:
-            UsageError: an unknown column or ending, or a folder that cannot be written to.
+            UsageError: an unknown column or ending.
         """
         quantities = [(m.name, q) for m in plan.measures for q in m.quantities]
         check_columns(self.settings.columns, quantities, "--columns")
         if self.settings.sort:
             check_columns([self.settings.sort.lstrip("-")], quantities, "--sort")
         for name in self.settings.export:
-            path = Path(name)
-            check_ending(path)
-            if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-                raise UsageError(
-                    f"cannot write into the folder {path.parent}", where=f"--export {name}"
-                )
+            check_ending(Path(name))
 
     def add(self, rows: Sequence[Row]) -> None:
         """The rows of one measure; lines of JSON are printed at once."""
@@ -59,13 +55,26 @@ class Output:
             write_out(to_jsonl(self._shown(rows)))
 
     def finish(self) -> None:
-        """Write the exports and print the rest."""
-        s = self.settings
+        """Print what is not yet printed, and write each export whatever became of the others."""
         rows = self._shown(self.rows)
-        if s.sort and rows:
-            rows = sort_rows(rows, s.sort)
-        for name in s.export:
+        if self.settings.sort:
+            rows = sort_rows(rows, self.settings.sort)
+        try:
+            self._print(rows)
+        finally:
+            for name in self.settings.export:
+                self._export(name, rows)
+
+    def _export(self, name: str, rows: Sequence[Row]) -> None:
+        s = self.settings
+        try:
             export(Path(name), rows, self.run, digits=s.precision, columns=s.columns)
+        except OutputError as error:
+            complain(str(error))
+            self.lost.append(name)
+
+    def _print(self, rows: Sequence[Row]) -> None:
+        s = self.settings
         if s.format == "table":
             self._table(rows)
         elif s.format != "jsonl":

@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from flatmeter.cli.inputs import expand
-from flatmeter.cli.interrupts import Interrupts
+from flatmeter.cli.interrupts import Interrupts, ending
 from flatmeter.cli.outcome import Outcome
 from flatmeter.cli.output import Output
 from flatmeter.cli.progress import Progress
@@ -20,6 +20,7 @@ from flatmeter.execution import Finished, failed_rows, run
 from flatmeter.plan import Plan, choose
 from flatmeter.provenance import describe_run
 from flatmeter.results.atomic import OutputError
+from flatmeter.results.place import beforehand, check_file, check_folder
 from flatmeter.results.record import NETWORK, Row
 from flatmeter.results.store import Store
 from flatmeter.runner import settle_device
@@ -69,30 +70,46 @@ class Session:
         mode = "none" if self.quiet else self.settings.progress
         self.progress = Progress(mode, len(paths) * len(plan.measures))
         self.watch.listener, self.watch.noted = self.progress, self._note
-        ending: BaseException | None = None
+        end: FlatmeterError | None = None
         with ExitStack() as stack:
-            self.store = stack.enter_context(self._store())
-            self.output.run = describe_run(plan)
-            self._describe()
+            with beforehand():
+                self.store = stack.enter_context(self._store())
+                self.output.run = describe_run(plan)
+                self._describe()
             try:
                 self._all(plan, paths)
-            except (Stopped, KeyboardInterrupt, OutputError) as error:
-                ending = error
+            except (Stopped, KeyboardInterrupt) as cause:
+                end = ending(cause, self.settings.out)
+            except OutputError as error:
+                end = error
             except ClosedPipe:
                 return self._code()
             finally:
                 self.progress.close()
-            self.output.finish()
-        if ending is not None:
-            raise ending
+            self._finish()
+        if end is not None:
+            raise end
         return self._code()
+
+    def _finish(self) -> None:
+        """Show what was measured; an export that is lost is a failure like those of measures."""
+        self.output.finish()
+        for name in self.output.lost:
+            self.outcome.add(name, ExitCode.FAILED)
 
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
         paths = expand(arguments)
         plan = self._settled_plan()
         self.output.check(plan)
+        self._check_places()
         return plan, paths
+
+    def _check_places(self) -> None:
+        if self.settings.out:
+            check_folder(Path(self.settings.out))
+        for name in self.settings.export:
+            check_file(Path(name))
 
     def _settled_plan(self) -> Plan:
         s = self.settings

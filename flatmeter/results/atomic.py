@@ -20,6 +20,7 @@ _SENTENCES = {
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
     errno.EFBIG: ("the file would be larger than allowed", "raise the limit (ulimit -f)"),
     errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.ENOENT: ("there is no such folder", "make it first, or choose another"),
     errno.EACCES: ("permission denied", "choose a folder that you may write to"),
     errno.EPERM: ("permission denied", "choose a folder that you may write to"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
@@ -43,14 +44,18 @@ def told(path: Path | str) -> Iterator[None]:
         raise output_error(error, path) from error
 
 
+def written_through(path: Path) -> bool:
+    """Whether it is a link, a device or a pipe: a rename would put a file in its place."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one.
 
     Raises:
         OutputError: the folder is read-only, the disk full, and so on.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        # A link, a device or a pipe is written through: a rename would put a file in its place.
+    if written_through(path):
         with told(path), path.open("wb") as stream:
             stream.write(content)
         return

@@ -106,7 +106,7 @@ def _output_is_a_file(checkpoint):
         (_model_name, 2, ["resnet81", "did you mean torchvision:resnet"]),
         (_model_argument, 2, ["widht"]),
         (_not_finite, 1, ["head.bias", "not finite"]),
-        (_output_is_a_file, 1, ["out: cannot write", "folder"]),
+        (_output_is_a_file, 2, ["out: cannot write", "folder"]),
     ],
 )
 def test_told_in_a_sentence(flatmeter, checkpoint, toys, prepare, code, words):

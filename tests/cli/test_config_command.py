@@ -35,8 +35,9 @@ def test_init_never_overwrites(flatmeter, tmp_path, monkeypatch):
     code, out, err = flatmeter("config", "init")
     assert (code, out) == (2, "")
     assert "flatmeter.yaml: it exists already" in err
+    assert "flatmeter config init OTHER.yaml" in err
     assert flatmeter("config", "init", "other.yaml")[0] == 0
-    assert flatmeter("config", "init", "no/where.yaml")[0] == 1
+    assert flatmeter("config", "init", "no/where.yaml")[0] == 2
 
 
 def test_schema_describes_the_options_of_every_measure(flatmeter):

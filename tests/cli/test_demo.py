@@ -29,6 +29,15 @@ def test_demo_trains_saves_and_measures(process, tmp_path, monkeypatch):
     assert all(float(row["accuracy"]) > 0.98 for row in rows)
 
 
+@pytest.mark.parametrize("folder", ["file", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_written_to(flatmeter, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    code, out, err = flatmeter("demo", folder)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"flatmeter: error: {folder}: cannot write: ")
+
+
 def test_the_same_network_each_time():
     import torch
 

@@ -73,8 +73,9 @@ def test_options_of_measures(flatmeter, checkpoint, toys):
         (["--samples", "-3"], "--samples: samples cannot be '-3'"),
         (["--columns", "los"], "--columns: there is no column 'los'\ndid you mean loss?"),
         (["--sort", "lss"], "--sort: there is no column 'lss'\ndid you mean loss?"),
+        (["--export", "data.npz/a.csv"], "a part of the path is a file, not a folder"),
         (["--export", "a.xlsx"], "csv, json, jsonl, md, tex, html"),
-        (["--export", "no/where.csv"], "cannot write into the folder no"),
+        (["--export", "no/where.csv"], "no/where.csv: cannot write: there is no such folder"),
         (["--device", "cuda:99"], "no device cuda:99"),
         (["--device", "tpu"], "--device"),
         (["--params", "nothing*"], "no parameter is named like 'nothing*'"),
@@ -259,6 +260,13 @@ def test_folders_patterns_and_lists(flatmeter, checkpoint, toys, make_checkpoint
         assert argument in err
         assert "Traceback" not in err
     assert flatmeter("measure")[0] == 2
+
+
+@pytest.mark.parametrize("stdin", ["", "\n \n"])
+def test_an_empty_list_is_no_list(flatmeter, stdin):
+    code, out, err = flatmeter("measure", "-", stdin=stdin)
+    assert (code, out) == (2, "")
+    assert err.startswith("flatmeter: error: -: no checkpoint is named on stdin\n")
 
 
 def test_resume_measures_only_what_is_missing(flatmeter, checkpoint, toys):

@@ -26,9 +26,9 @@ def _began(child, path):
 @pytest.mark.parametrize(
     ("number", "code", "text"),
     [
-        (signal.SIGTERM, 75, "stopped by SIGTERM; what was finished is kept"),
-        (signal.SIGUSR1, 75, "stopped by SIGUSR1"),
-        (signal.SIGINT, 130, "stopped by Ctrl-C"),
+        (signal.SIGTERM, 75, "stopped by SIGTERM; what was finished is kept in out\nrun the same"),
+        (signal.SIGUSR1, 75, "stopped by SIGUSR1; what was finished is kept in out\nrun the same"),
+        (signal.SIGINT, 130, "stopped by Ctrl-C; what was finished is kept in out\nrun the same"),
     ],
 )
 def test_signals_keep_what_was_finished(process, checkpoint, toys, tmp_path, number, code, text):
@@ -45,6 +45,27 @@ def test_signals_keep_what_was_finished(process, checkpoint, toys, tmp_path, num
     assert "norm" in out
     rows = [json.loads(x) for x in Path("out/results.jsonl").read_text().splitlines()]
     assert {row["measure"] for row in rows} == {"norm"}
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"), [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
+)
+def test_signals_without_a_folder(process, checkpoint, toys, tmp_path, number, code, name):
+    """Columns that were not reached must not cost those that were."""
+    child = process(
+        *("measure", checkpoint, "-M", f"{toys}:Norm", "-M", f"{toys}:Slow"),
+        *("--columns", "norm,slow", "--sort", "slow", "--export", "a.md"),
+        env={"SLOW_BEGAN": str(tmp_path / "began")},
+    )
+    _began(child, tmp_path / "began")
+    child.send_signal(number)
+    out, err = child.communicate(timeout=30)
+    assert child.returncode == code
+    assert f"stopped by {name}; what was finished is shown, but not kept\nwith -o DIR," in err
+    assert "Traceback" not in err
+    assert out.splitlines()[0].split() == ["checkpoint", "norm", "slow"]
+    assert out.splitlines()[2].split()[0] == "a.pt"
+    assert Path("a.md").exists()
 
 
 def test_time_limit(process, checkpoint, toys, tmp_path):
@@ -88,6 +109,32 @@ def test_results_on_a_disk_that_fills_up(process, checkpoint, toys):
     assert "unconverged" in out
     rows = [json.loads(x) for x in Path("out/results.jsonl").read_text().splitlines()]
     assert [row["measure"] for row in rows] == ["unconverged"]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+def test_an_export_on_a_full_disk_costs_nothing_else(process, checkpoint, toys):
+    for name in ("full.csv", "full.json"):
+        Path(name).symlink_to(FULL)
+    exports = [x for name in ("full.csv", "a.csv", "full.json") for x in ("--export", name)]
+    child = process("measure", checkpoint, "-M", f"{toys}:Norm", "-q", *exports)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "a.pt" in out
+    assert "full.csv: cannot write: the disk is full" in err
+    assert "full.json: cannot write: the disk is full" in err
+    assert "norm" in Path("a.csv").read_text()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+def test_a_full_stdout_costs_no_export(process, checkpoint, toys):
+    with FULL.open("w") as full:
+        child = process(
+            *("measure", checkpoint, "-M", f"{toys}:Norm", "-q", "--export", "a.csv"), stdout=full
+        )
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "cannot write to stdout" in err
+    assert "norm" in Path("a.csv").read_text()
 
 
 @pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
