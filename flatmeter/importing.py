@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from flatmeter.errors import UsageError
@@ -40,10 +41,26 @@ def load_object(spec: str, *, where: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        public = [name for name in vars(module) if not name.startswith("_")]
         raise UsageError(
-            f"{target} has no {attribute!r}", where=where, hint=f"it defines: {', '.join(public)}"
+            f"{target} has no {attribute!r}", where=where, hint=_offered(module, attribute)
         ) from None
+
+
+def _offered(module: ModuleType, attribute: str) -> str:
+    """The nearest name in a module, and the functions and classes that it defines itself."""
+    things = {
+        name: thing
+        for name, thing in vars(module).items()
+        if not name.startswith("_") and not isinstance(thing, ModuleType)
+    }
+    own = [
+        name
+        for name, thing in things.items()
+        if isinstance(thing, (FunctionType, type)) and thing.__module__ == module.__name__
+    ]
+    close = difflib.get_close_matches(attribute, things, n=1)
+    nearest = f"did you mean {close[0]}? " if close else ""
+    return f"{nearest}it defines: {', '.join(own) or 'no function and no class'}"
 
 
 def _load(name: str, where: str) -> ModuleType:
