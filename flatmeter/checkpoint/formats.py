@@ -42,6 +42,15 @@ LISTED = frozenset(
     }
 )
 
+#: What writes the formats that are read.
+WRITERS: Mapping[Format, str] = MappingProxyType(
+    {
+        Format.TORCH_ZIP: "what torch.save writes",
+        Format.TORCH_LEGACY: "what torch.save wrote before PyTorch 1.6",
+        Format.SAFETENSORS: "what safetensors.torch.save_file writes",
+    }
+)
+
 _SAVE = "torch.save(model.state_dict(), 'weights.pt')"
 _REBUILD = f"build the network in PyTorch, fill in its weights and {_SAVE}"
 

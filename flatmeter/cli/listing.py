@@ -28,10 +28,10 @@ def _measures() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _folded(line: str) -> str:
+def _folded(line: str, indent: int = 8) -> str:
     import textwrap
 
-    return textwrap.fill(line, page_width(), subsequent_indent=" " * 8, break_on_hyphens=False)
+    return textwrap.fill(line, page_width(), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _models() -> str:
@@ -59,9 +59,20 @@ def _losses() -> str:
 
 def _formats() -> str:
     from flatmeter.checkpoint import READERS, Format
+    from flatmeter.checkpoint.formats import CONVERSIONS, WRITERS
 
-    refused = "refused; the message says how to convert it"
-    return _columns({kind.value: "read" if kind in READERS else refused for kind in Format})
+    lines = [f"{kind.value}: read; {WRITERS[kind]}" for kind in READERS]
+    for kind in Format:
+        # A damaged file is told apart for its message; nobody chooses to have one.
+        if kind not in READERS and kind is not Format.DAMAGED_ZIP:
+            lines.append(f"{kind.value}: refused")
+            lines += [_advice(line) for line in CONVERSIONS[kind].splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _advice(line: str) -> str:
+    """Indented; code, which is so already, is never folded."""
+    return f"    {line}" if line.startswith(" ") else _folded(f"    {line}", 4)
 
 
 def _columns(facts: Mapping[str, str]) -> str:

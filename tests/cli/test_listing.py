@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 
@@ -16,6 +18,18 @@ def test_what_can_be_named(flatmeter, topic, words):
     assert (code, err) == (0, "")
     assert all(word in out for word in words)
     assert "Traceback" not in out
+
+
+def test_formats_say_what_is_read_and_what_to_do_else(flatmeter):
+    lines = flatmeter("list", "formats")[1].splitlines()
+    assert [x.split(":")[0] for x in lines if ": read" in x] == [
+        "torch zip",
+        "torch legacy",
+        "safetensors",
+    ]
+    assert "damaged" not in "".join(lines)
+    for line, advice in pairwise(lines):
+        assert not line.endswith(": refused") or advice.startswith("    ")
 
 
 def test_unknown_topic(flatmeter):
