@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from torch import nn
 
 from flatmeter import checkpoint
+from flatmeter.errors import UsageError
 from flatmeter.results.atomic import write_whole
 from flatmeter.words import names_code
 
@@ -21,7 +23,7 @@ def save(
     path: str | Path,
     model: nn.Module,
     *,
-    name: str,
+    name: str | None = None,
     args: Mapping[str, Any] | None = None,
     data: str | None = None,
     loss: str | Mapping[str, Any] | None = None,
@@ -37,8 +39,8 @@ def save(
     Args:
         path: of the file; its folder is made where it is missing.
         model: the network, possibly wrapped.
-        name: how to build it: ``zoo:NAME``, ``torchvision:NAME``, ``pkg.mod:factory`` or
-            ``file.py:factory``, kept as given.
+        name: how to build it, never left out: ``zoo:NAME``, ``torchvision:NAME``,
+            ``pkg.mod:factory`` or ``file.py:factory``, kept as given.
         args: keyword arguments of the factory.
         data: that it was trained on, as for ``--data``.
         loss: that it was trained with, as for ``--loss``.
@@ -49,9 +51,12 @@ def save(
         The path of the checkpoint.
 
     Raises:
-        UsageError: a value cannot be kept in a file that is read without running code.
+        UsageError: there is no name, or a value cannot be kept in a file that is read without
+            running code.
         FlatmeterError: a file cannot be written.
     """
+    if name is None:
+        raise _unnamed(model)
     saved = checkpoint.save(path, model, name=name, args=args, data=data, loss=loss, **extra)
     words = {"model": name, "data": data, "loss": loss}
     code = {k: _from(v, saved.parent) for k, v in words.items() if names_code(k, v)}
@@ -62,6 +67,24 @@ def save(
     elif ours:
         beside.unlink(missing_ok=True)
     return saved
+
+
+def _unnamed(model: nn.Module) -> UsageError:
+    """Weights alone cannot say what they belong to; where its class stands is a guess."""
+    kind = type(model)
+    library = kind.__module__.partition(".")[0]
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if library in ("torchvision", "timm"):
+        guess = f"{library}:NAME"
+    elif file is None or library in ("torch", "flatmeter"):
+        guess = "file.py:factory"
+    else:
+        guess = f"{Path(file).name}:{kind.__name__}"
+    return UsageError(
+        "nothing says how to build the network again",
+        where="flatmeter.save",
+        hint=f"add name={guess!r}, or whichever factory built it, with its arguments as args={{…}}",
+    )
 
 
 def _from(spec: Any, folder: Path) -> Any:

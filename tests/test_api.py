@@ -116,6 +116,17 @@ def test_values_that_are_not_finite_name_their_layer(net, data):
         flatmeter.measure(net, "gradient_norm", data=data)
 
 
+def test_a_missing_file_is_told_as_on_the_command_line(tmp_path, monkeypatch, capsys):
+    from flatmeter.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nofiles.pt").touch()
+    with pytest.raises(UsageError, match=r"did you mean nofiles\.pt") as caught:
+        flatmeter.measure("nofile.pt")
+    assert run(["measure", "nofile.pt"]) == 2
+    assert capsys.readouterr().err == f"flatmeter: error: {caught.value}\n"
+
+
 def test_time_limit(net, data):
     with pytest.raises(Stopped, match=r"the time limit\ngive max_time more"):
         flatmeter.measure(net, "hessian_trace", data=data, max_time=1e-9)

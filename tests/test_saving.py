@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 import flatmeter
 from flatmeter.cli.main import run
+from flatmeter.errors import UsageError
 
 CODE = """
 import torch
@@ -64,3 +66,17 @@ def test_a_persons_own_file_beside_it_is_left(saved, tmp_path):
 def test_no_file_beside_it_without_need(saved):
     flatmeter.save(saved, flatmeter.load(saved).model, name="zoo:mlp", data="digits")
     assert not saved.with_name("net.pt.yaml").exists()
+
+
+class Own(nn.Module):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("model", "guess"),
+    [(Own(), "test_saving.py:Own"), (nn.Sequential(), "file.py:factory")],
+)
+def test_without_a_name_it_says_what_to_add(tmp_path, model, guess):
+    with pytest.raises(UsageError, match=f"flatmeter.save: nothing says.*\nadd name={guess!r}"):
+        flatmeter.save(tmp_path / "net.pt", model)
+    assert list(tmp_path.iterdir()) == []

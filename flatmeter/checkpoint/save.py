@@ -26,28 +26,9 @@ def save(
     loss: str | Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> Path:
-    """Save a network so that ``flatmeter measure PATH`` knows what to do with it.
+    """The file that ``flatmeter.save`` writes, without the word of its owner beside it.
 
-    The file is an ordinary checkpoint: ``torch.load(path)["state_dict"]`` are the weights, without
-    the prefixes of DDP and ``torch.compile``. It is written whole or not at all.
-
-    Args:
-        path: of the file; its folder is made where it is missing.
-        model: the network, possibly wrapped.
-        name: how to build it: ``zoo:NAME``, ``torchvision:NAME``, ``pkg.mod:factory`` or
-            ``file.py:factory``, kept as given.
-        args: keyword arguments of the factory.
-        data: that it was trained on, as for ``--data``.
-        loss: that it was trained with, as for ``--loss``.
-        extra: anything else worth keeping, such as ``lr``, ``batch_size`` or ``weight_decay``:
-            numbers, texts, and lists and mappings of them.
-
-    Returns:
-        The path.
-
-    Raises:
-        UsageError: a value cannot be kept in a file that is read without running code.
-        FlatmeterError: the file cannot be written.
+    Takes, returns and raises what :func:`flatmeter.saving.save` does.
     """
     path = Path(path)
     words = {"model": name, "model_args": dict(args or {}), "data": data, "loss": loss, **extra}
