@@ -50,12 +50,23 @@ def read(path: str | Path, *, key: str | None = None, ema: bool = False) -> Chec
         raise _unreadable(path, error) from error
 
 
-def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
+def readable_format(path: Path) -> Format:
+    """The format of a file, one of :data:`READERS`.
+
+    Raises:
+        CheckpointRefused: it is of none of them; says what it is.
+        OSError: it cannot be looked at.
+    """
     found = recognise(path)
     if found is None:
         raise refuse_unknown(path)
     if found not in READERS:
         raise refuse_format(path, found)
+    return found
+
+
+def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
+    found = readable_format(path)
     before = path.stat()
     digest = sha256(path)
     content = READERS[found](path)

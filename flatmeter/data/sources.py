@@ -13,7 +13,7 @@ from flatmeter.data.dataset import Dataset
 from flatmeter.data.digits import load_digits
 from flatmeter.data.image_folder import SIZE, load_image_folder
 from flatmeter.data.pairs import as_dataset
-from flatmeter.data.tensor_file import ENDINGS, load_tensor_file
+from flatmeter.data.tensor_file import ENDINGS, load_tensor_file, near_file
 from flatmeter.data.torchvision_source import load_torchvision
 from flatmeter.errors import DataError, FlatmeterError
 from flatmeter.importing import is_import_spec, load_object, raised_at
@@ -97,8 +97,11 @@ def _misspelt(kind: str) -> bool:
 def _unknown(spec: str, kind: str) -> DataError:
     close = difflib.get_close_matches(kind.lower(), _BUILT_IN, n=1, cutoff=0.5)
     nearest = f"did you mean {close[0]}? " if close else ""
+    near = near_file(Path(spec).expanduser())
     if Path(spec).expanduser().is_dir():
         nearest = f"for a folder of images write imagefolder@{spec}; "
+    elif near is not None:
+        nearest = f"did you mean {near}? "
     return DataError(
         f"unknown data {spec!r}", where="--data", hint=f"{nearest}known: {', '.join(FORMS)}"
     )

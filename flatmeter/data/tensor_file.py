@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from flatmeter.checkpoint.read import READERS, readable_format
+from flatmeter.checkpoint.recognise import first_bytes
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.pairs import as_dataset, from_mapping
-from flatmeter.errors import DataError
+from flatmeter.errors import CheckpointRefused, DataError
 
 ENDINGS = (".pt", ".pth", ".npz")
 
@@ -28,8 +31,13 @@ def load_tensor_file(path: Path, *, samples: int | None = None, seed: int = 0) -
         DataError: no such file, or one that holds something else.
     """
     if not path.is_file():
-        raise DataError("no such file", where=str(path), hint="check --data")
-    value = _read_npz(path) if path.suffix == ".npz" else _read_pt(path)
+        close = near_file(path)
+        hint = f"did you mean {close}?" if close else "check --data"
+        raise DataError("no such file", where=str(path), hint=hint)
+    try:
+        value = _read_npz(path) if path.suffix == ".npz" else _read_pt(path)
+    except OSError as error:
+        raise DataError(f"cannot read it: {error.strerror or error}", where=str(path)) from error
     if not isinstance(value, (dict, tuple, list)):
         raise DataError(
             f"it holds {type(value).__name__}, not inputs and targets",
@@ -37,6 +45,16 @@ def load_tensor_file(path: Path, *, samples: int | None = None, seed: int = 0) -
             hint="save {'inputs': x, 'targets': y} or (x, y)",
         )
     return as_dataset(value, name=str(path), samples=samples, seed=seed)
+
+
+def near_file(path: Path) -> Path | None:
+    """The file of tensors beside ``path`` that is called most like it, by another ending first."""
+    if not path.parent.is_dir():
+        return None
+    there = [entry.name for entry in path.parent.iterdir() if entry.suffix in ENDINGS]
+    same = [name for name in there if Path(name).stem in (path.stem, path.name)]
+    close = same or difflib.get_close_matches(path.name, there, n=1)
+    return path.with_name(min(close)) if close else None
 
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
@@ -50,18 +68,33 @@ def _read_npz(path: Path) -> tuple[Any, Any]:
             )
         with file:
             return from_mapping(file, str(path))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"not a NumPy archive: {error}", where=str(path)) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise DataError(
+            _broken(path, error),
+            where=str(path),
+            hint=f"copy it again, or write it by numpy.savez({path.name!r}, inputs=x, targets=y)",
+        ) from error
+
+
+def _broken(path: Path, error: Exception) -> str:
+    """Why NumPy did not read a file."""
+    if "Object arrays" in str(error):
+        return "it holds Python objects, which are not read because that could run code"
+    if not first_bytes(path).startswith(b"PK"):
+        return "it is no NumPy archive"
+    return "the archive is damaged" if zipfile.is_zipfile(path) else "the archive is cut short"
 
 
 def _read_pt(path: Path) -> Any:
+    """What a file holds, read by the rules of checkpoints, which run nothing of it."""
     try:
-        # Mapped into memory, a forged storage size would be believed.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:
-        said = str(error).strip().partition("\n")[0] or "it ends too early"
+        return READERS[readable_format(path)](path).value
+    except CheckpointRefused as error:
         raise DataError(
-            f"not a file of tensors: {said}",
+            error.message,
             where=str(path),
-            hint="save {'inputs': x, 'targets': y} by torch.save, both of them tensors",
+            hint="only plain tensors are read, and nothing in a file is run; save them by\n"
+            f"  torch.save({{'inputs': x, 'targets': y}}, {path.with_suffix('.pt').name!r})\n"
+            "or NumPy arrays by\n"
+            f"  numpy.savez({path.with_suffix('.npz').name!r}, inputs=x, targets=y)",
         ) from error

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch.utils.data import TensorDataset
 
 from flatmeter.data.sources import load_data
 from flatmeter.errors import DataError
@@ -78,6 +81,43 @@ def test_truncated(tmp_path, name):
         refused(path)
 
 
+def test_a_cut_archive_says_so_and_what_to_do(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X.numpy(), y=Y.numpy())
+    content = (tmp_path / "d.npz").read_bytes()
+    (tmp_path / "d.npz").write_bytes(content[:200])
+    text = refused(tmp_path / "d.npz")
+    assert "the archive is cut short\ncopy it again" in text
+    assert "numpy.savez('d.npz', inputs=x, targets=y)" in text
+
+
+def test_a_damaged_archive(tmp_path):
+    np.savez_compressed(tmp_path / "d.npz", x=X.numpy(), y=Y.numpy())
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    content[80:120] = bytes(40)
+    (tmp_path / "d.npz").write_bytes(content)
+    assert "the archive is damaged" in refused(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("name", ["dd.npz", "d.pt", "d_npz.npz"])
+def test_the_nearest_file_is_named(tmp_path, name):
+    np.savez(tmp_path / "d.npz", x=X.numpy(), y=Y.numpy())
+    assert f"did you mean {tmp_path / 'd.npz'}?" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["d", "d.csv", "d.npy", "d.npz.bak"])
+def test_the_file_of_another_ending_is_named(tmp_path, monkeypatch, name):
+    np.savez(tmp_path / "d.npz", x=X.numpy(), y=Y.numpy())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_data(name)
+    assert "did you mean d.npz?" in str(caught.value)
+
+
+def test_tensors_are_recognised_by_bytes(tmp_path):
+    save_file({"inputs": X, "targets": Y}, tmp_path / "d.pt")
+    assert torch.equal(load_data(str(tmp_path / "d.pt")).inputs, X)
+
+
 def test_entries_that_are_there_are_listed(tmp_path):
     np.savez(tmp_path / "d.npz", features=X.numpy(), y=Y.numpy())
     assert "it has: features, y" in refused(tmp_path / "d.npz")
@@ -109,6 +149,23 @@ def test_code_is_not_run(tmp_path):
     np.savez(tmp_path / "d.npz", inputs=np.array([Bomb(witness)], dtype=object), targets=[1])
     refused(tmp_path / "d.npz")
     assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"x": X, "y": Y, "path": PurePosixPath("a")}, "names code: pathlib.PurePosixPath"),
+        (TensorDataset(X, Y), "names code: torch.utils.data.dataset.TensorDataset"),
+        ({"x": X.numpy(), "y": Y}, "numpy.ndarray"),
+    ],
+)
+def test_what_is_not_admitted_is_named_in_our_own_words(tmp_path, capfd, value, said):
+    torch.save(value, tmp_path / "d.pt")
+    text = refused(tmp_path / "d.pt")
+    assert said in text
+    assert "torch.save({'inputs': x, 'targets': y}, 'd.pt')" in text
+    assert "weights_only" not in text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_values_that_are_not_finite(tmp_path):
