@@ -7,8 +7,10 @@ import sys
 
 def main() -> None:
     """Run the command line and end with its exit code."""
+    from flatmeter.allocator import keep_freed_memory
     from flatmeter.cli.main import run
 
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:]))
 
 

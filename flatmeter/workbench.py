@@ -105,7 +105,7 @@ class Workbench:
         )
 
     def retreat(self, bn: BNMode, error: BaseException) -> None:
-        """Halve the micro-batch after memory ran out.
+        """Halve the micro-batch after memory ran out, and keep the graph of one at a time.
 
         Raises:
             OutOfMemory: the batch cannot be made smaller.
@@ -114,19 +114,19 @@ class Workbench:
         self._risks.clear()
         if self.plan.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        if risk is not None and risk.samples_interact:
+        if risk is not None and risk.samples_interact and self.batch_size is not None:
             raise OutOfMemory(
                 f"memory ran out for one batch of {self.plan.bn_batch} samples",
                 hint="these batches are part of the definition where batch-norm uses each batch's "
                 "own statistics: a smaller --bn-batch fits, and is another number",
             ) from error
         current = 1 if risk is None else min(_batch_size(risk), len(self.subject.data))
-        if current <= 1:
+        if current <= 1 and self.batch_size is not None:
             raise OutOfMemory(
                 "memory ran out even with one sample at a time",
                 hint="use a device with more memory, or --params to measure a part of the network",
             ) from error
-        self.batch_size = current // 2
+        self.batch_size = max(1, current // 2)
 
     def check_untouched(self, bn: BNMode, measure: Measure) -> None:
         """Parameters and buffers that measures share are as they were.

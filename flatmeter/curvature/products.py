@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,9 +12,16 @@ from flatmeter.curvature.precision import product_noise
 from flatmeter.risk.cost import GRADIENT, PRODUCT
 from flatmeter.risk.empirical import EmpiricalRisk
 
+Apply = Callable[[Tensor, bool], Tensor]
+"""``v [P], keep -> A v`` for one micro-batch, whose graph is kept for more or freed."""
+
 
 class _Product(ABC):
     """A curvature matrix of the risk at one point, summed over micro-batches in float64.
+
+    The graph of a micro-batch is built once and all k vectors run against it. Where memory has room
+    for the graphs of all of them they are kept for the products to come, which saves a third to a
+    half of each; else memory is that of one micro-batch and k results.
 
     Args:
         risk: the empirical risk; its weight decay λ adds λI.
@@ -26,21 +34,34 @@ class _Product(ABC):
         self.risk = risk
         self.flat = (risk.theta if flat is None else flat).detach()
         self.dim, self.dtype, self.device = risk.space.dim, risk.dtype, risk.device
+        self._kept: list[Apply] = []
 
     def matmat(self, V: Tensor) -> Tensor:
-        """Apply to every row: ``[k, P] -> [k, P]``.
-
-        The graph of a micro-batch is built once and all k vectors run against it, so that memory
-        is that of one micro-batch and k results.
-        """
+        """Apply to every row: ``[k, P] -> [k, P]``."""
         V = V.to(self.device, self.dtype)
         out = torch.zeros(V.shape, dtype=torch.float64, device=self.device)
-        point = self.flat.to(self.dtype).clone().requires_grad_()
-        for x, y in self.risk.batches():
-            self._accumulate(out, V, point, x, y)
-        self.risk.cost.add(GRADIENT + PRODUCT * len(V), products=len(V))
+        keep = self.risk.graphs_fit
+        for apply in self._graphs(keep):
+            for i, v in enumerate(V):
+                out[i] += apply(v, keep or i < len(V) - 1)
+        self.risk.cost.add(PRODUCT * len(V), products=len(V))
         out = out / self.risk.normalizer + self.risk.weight_decay * V.double()
         return out.to(self.dtype)
+
+    def _graphs(self, keep: bool) -> Iterator[Apply]:
+        """One for each micro-batch."""
+        if self._kept:
+            yield from self._kept
+            return
+        self.risk.cost.add(GRADIENT)
+        point = self.flat.to(self.dtype).clone().requires_grad_()
+        built = []
+        for x, y in self.risk.batches():
+            apply = self._linearised(point, x, y)
+            if keep:
+                built.append(apply)
+            yield apply
+        self._kept = built
 
     @property
     def noise(self) -> float:
@@ -48,22 +69,24 @@ class _Product(ABC):
         return product_noise(self.risk, type(self).__name__, type(self))
 
     @abstractmethod
-    def _accumulate(self, out: Tensor, V: Tensor, point: Tensor, x: Tensor, y: Tensor) -> None:
-        """Add a micro-batch's products with the rows of ``V`` to ``out``, both ``[k, P]``."""
+    def _linearised(self, point: Tensor, x: Tensor, y: Tensor) -> Apply:
+        """Build a micro-batch's graph."""
 
 
 class HessianOperator(_Product):
     """``v -> ∇²L(θ) v`` by reverse over reverse."""
 
-    def _accumulate(self, out: Tensor, V: Tensor, point: Tensor, x: Tensor, y: Tensor) -> None:
+    def _linearised(self, point: Tensor, x: Tensor, y: Tensor) -> Apply:
         total = self.risk.total(point, x, y)
         (g,) = torch.autograd.grad(total, point, create_graph=True, materialize_grads=True)
-        if not g.requires_grad:
-            return
-        for i, v in enumerate(V):
-            last = i == len(V) - 1
-            (h,) = torch.autograd.grad(g, point, v, retain_graph=not last, materialize_grads=True)
-            out[i] += h
+
+        def apply(v: Tensor, keep: bool) -> Tensor:
+            if not g.requires_grad:
+                return torch.zeros_like(v)
+            (h,) = torch.autograd.grad(g, point, v, retain_graph=keep, materialize_grads=True)
+            return h
+
+        return apply
 
 
 class GaussNewtonOperator(_Product):
@@ -76,16 +99,19 @@ class GaussNewtonOperator(_Product):
         super().__init__(risk, flat)
         self.psd = risk.loss.convex
 
-    def _accumulate(self, out: Tensor, V: Tensor, point: Tensor, x: Tensor, y: Tensor) -> None:
+    def _linearised(self, point: Tensor, x: Tensor, y: Tensor) -> Apply:
         z = self.risk.outputs(point, x)
         cotangent = torch.zeros_like(z, requires_grad=True)
         (back,) = torch.autograd.grad(
             z, point, cotangent, create_graph=True, materialize_grads=True
         )
-        for i, v in enumerate(V):
+
+        def apply(v: Tensor, keep: bool) -> Tensor:
             (jv,) = torch.autograd.grad(
                 back, cotangent, v, retain_graph=True, materialize_grads=True
             )
             curved = self.risk.loss.curvature_product(z, y, jv)
-            (g,) = torch.autograd.grad(z, point, curved, retain_graph=True)
-            out[i] += g
+            (g,) = torch.autograd.grad(z, point, curved, retain_graph=keep)
+            return g
+
+        return apply

@@ -1,4 +1,4 @@
-"""How many samples a micro-batch may hold before a second derivative of it fills the memory."""
+"""How many samples' graphs may be held before a second derivative of them fills the memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from torch import Tensor
 MAX_BATCH = 512
 #: A second derivative keeps about this many times what a forward pass keeps for the first.
 DERIVATIVE_FACTOR = 6
-#: Part of the free memory that a micro-batch may take.
+#: Part of the free memory that graphs may take.
 MEMORY_SHARE = 0.25
 
 
-def auto_batch_size(
+def room_for_graphs(
     forward: Callable[[Tensor], Tensor], example: Tensor, device: torch.device
 ) -> int:
-    """Samples per micro-batch, from what one measured forward pass keeps for its derivative.
+    """Samples that a part of the free memory has room for.
+
+    From what one measured forward pass keeps for its derivative.
 
     Args:
         forward: runs the network with a graph on inputs ``[n, …]``.
@@ -27,7 +29,7 @@ def auto_batch_size(
         device: where it runs.
 
     Returns:
-        Between 1 and 512. It changes results by rounding only.
+        At least 1.
     """
     kept: dict[int, int] = {}
 
@@ -39,8 +41,7 @@ def auto_batch_size(
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         forward(example)
     per_sample = max(1, sum(kept.values()) // len(example))
-    room = MEMORY_SHARE * free_memory(device) / (DERIVATIVE_FACTOR * per_sample)
-    return max(1, min(MAX_BATCH, int(room)))
+    return max(1, int(MEMORY_SHARE * free_memory(device) / (DERIVATIVE_FACTOR * per_sample)))
 
 
 def free_memory(device: torch.device) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -15,7 +16,7 @@ from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError
 from flatmeter.risk.attention import math_attention
 from flatmeter.risk.batch_norm import BNMode, private_copy, settled_mode
-from flatmeter.risk.batching import auto_batch_size
+from flatmeter.risk.batching import MAX_BATCH, room_for_graphs
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.space import ParameterSpace
@@ -101,12 +102,22 @@ class EmpiricalRisk:
     @property
     def batch_size(self) -> int:
         """Samples per micro-batch; settled at first use where none was given."""
-        if self._batch_size is None:
-            point = self.theta.clone().requires_grad_()
-            self._batch_size = auto_batch_size(
-                lambda x: self.outputs(point, x), self.example_inputs(4), self.device
-            )
-        return self._batch_size
+        return self._batch_size or min(MAX_BATCH, self._room)
+
+    @property
+    def graphs_fit(self) -> bool:
+        """The graphs of all micro-batches may be held at once.
+
+        Never where a batch size was given: that is how people bound the memory.
+        """
+        return self._batch_size is None and self._room >= self.n
+
+    @cached_property
+    def _room(self) -> int:
+        point = self.theta.clone().requires_grad_()
+        return room_for_graphs(
+            lambda x: self.outputs(point, x), self.example_inputs(4), self.device
+        )
 
     @property
     def samples_interact(self) -> bool:

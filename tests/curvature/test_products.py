@@ -84,6 +84,20 @@ def test_batches_and_blocks_change_products_by_rounding_only(name, make_risk):
         torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+@pytest.mark.parametrize("name", list(NETS))
+def test_kept_graphs_give_the_same_products_again_for_less(kind, name, make_risk):
+    once, kept = make_risk(*NETS[name], batch_size=7), make_risk(*NETS[name])
+    operator = kind(kept)
+    V = torch.randn(3, kept.space.dim, dtype=torch.float64)
+    expected = kind(once).matmat(V)
+    assert kept.graphs_fit
+    assert not once.graphs_fit
+    for _ in range(2):
+        torch.testing.assert_close(operator.matmat(V), expected, rtol=1e-12, atol=1e-13)
+    assert kept.cost.gradient_equivalents == once.cost.gradient_equivalents + 2 * len(V)
+
+
 @pytest.mark.parametrize("name", list(NETS))
 def test_float32_against_float64(name, make_risk):
     exact = make_risk(*NETS[name])

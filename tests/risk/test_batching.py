@@ -11,16 +11,12 @@ from flatmeter.risk import batching
 def size(monkeypatch, free, width):
     monkeypatch.setattr(batching, "free_memory", lambda device: free)
     net = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
-    return batching.auto_batch_size(net, torch.zeros(4, 4), torch.device("cpu"))
+    return batching.room_for_graphs(net, torch.zeros(4, 4), torch.device("cpu"))
 
 
-def test_plenty_of_memory_gives_the_largest(monkeypatch):
-    assert size(monkeypatch, 2**40, 10) == batching.MAX_BATCH
-
-
-def test_half_the_memory_gives_half_the_batch(monkeypatch):
+def test_half_the_memory_has_half_the_room(monkeypatch):
     large, small = size(monkeypatch, 2**28, 100_000), size(monkeypatch, 2**27, 100_000)
-    assert 1 < small < batching.MAX_BATCH
+    assert 1 < small
     assert abs(large - 2 * small) <= 1
 
 
@@ -30,3 +26,18 @@ def test_there_is_always_one_sample(monkeypatch):
 
 def test_free_memory_is_a_plausible_number():
     assert 2**20 < batching.free_memory(torch.device("cpu")) < 2**50
+
+
+def test_graphs_of_all_samples_are_held_where_they_fit_and_no_batch_size_was_asked_for(
+    make_risk, monkeypatch
+):
+    monkeypatch.setattr(batching, "free_memory", lambda device: 2**22)
+    x, y = torch.randn(2000, 4), torch.zeros(2000, dtype=torch.long)
+    few, many, given = (
+        make_risk(nn.Sequential(nn.Linear(4, 30), nn.Tanh(), nn.Linear(30, 2)), x[:n], y[:n], **kw)
+        for n, kw in ((20, {}), (2000, {}), (20, {"batch_size": 20}))
+    )
+    assert few.graphs_fit
+    assert few.batch_size == many.batch_size < batching.MAX_BATCH
+    assert not many.graphs_fit
+    assert not given.graphs_fit
