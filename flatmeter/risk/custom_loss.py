@@ -16,6 +16,7 @@ from flatmeter.risk.losses import (
     CrossEntropy,
     Loss,
     MeanSquaredError,
+    in_words,
 )
 
 LOSSES: dict[str, type[Loss]] = {
@@ -83,8 +84,28 @@ class FunctionLoss(Loss):
         mixed = torch.einsum("nkj,nj->nk", self._roots(z, y), signs.reshape(z.shape[0], -1))
         return mixed.reshape(z.shape)
 
+    def correct(self, z: Tensor, y: Tensor) -> tuple[int, int] | None:
+        """How often the largest output is the label's, where targets are labels of the outputs."""
+        if not _labels_of(z, y):
+            return None
+        return int((z.argmax(dim=1) == y).sum()), len(y)
+
+    def remarks(self, z: Tensor, y: Tensor) -> tuple[str, ...]:
+        """Why there is no accuracy, where there is none."""
+        if _labels_of(z, y):
+            return ()
+        kind = str(y.dtype).removeprefix("torch.")
+        return (
+            "no accuracy: beside a loss of your own it is known for outputs [n, K] and labels from "
+            f"0 to K - 1, but the outputs are {in_words(z)} and the targets {kind} {in_words(y)}",
+        )
+
     def check(self, z: Tensor, y: Tensor) -> None:
-        """The function must give a scalar or one finite loss per sample."""
+        """The function must give a scalar or one finite loss per sample, for every target."""
+        for part in y.split(len(z)):
+            self._try(z[: len(part)], part.to(z.device))
+
+    def _try(self, z: Tensor, y: Tensor) -> None:
         try:
             value = self.function(z, y)
         except Exception as error:
@@ -98,6 +119,13 @@ class FunctionLoss(Loss):
                 f"the loss {self.spec} must return the batch mean or one loss per sample, not "
                 f"{shape}"
             )
+
+
+def _labels_of(z: Tensor, y: Tensor) -> bool:
+    """Targets are labels ``[n]`` of the classes that outputs ``[n, K]`` have."""
+    if z.dim() != 2 or z.shape[1] < 2 or y.dim() != 1 or y.is_floating_point():
+        return False
+    return int(y.min()) >= 0 and int(y.max()) < z.shape[1]
 
 
 def load_loss(spec: str | Mapping[str, Any]) -> Loss:

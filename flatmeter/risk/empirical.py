@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -229,17 +229,23 @@ class EmpiricalRisk:
 
     def evaluate(self) -> Evaluation:
         """Loss (without weight decay) and accuracy over all the data."""
-        loss, right, counted = 0.0, 0, 0
+        loss, answers = 0.0, []
         with torch.no_grad():
             for x, y in self.batches():
                 z = self.outputs(self.theta, x)
                 loss += float(self.loss.total(z, y))
-                hits = self.loss.correct(z, y)
-                if hits is not None:
-                    right, counted = right + hits[0], counted + hits[1]
+                answers.append(self.loss.correct(z, y))
         self.cost.add(FORWARD)
-        accuracy = right / counted if counted else None
-        return Evaluation(loss / self.normalizer, accuracy, self.n)
+        return Evaluation(loss / self.normalizer, _accuracy(answers), self.n)
+
+
+def _accuracy(answers: Sequence[tuple[int, int] | None]) -> float | None:
+    """Of all batches; ``None`` where it has no meaning for one of them."""
+    known = [answer for answer in answers if answer is not None]
+    counted = sum(total for _, total in known)
+    if len(known) < len(answers) or not counted:
+        return None
+    return sum(right for right, _ in known) / counted
 
 
 def logits_of(out: object) -> Tensor:

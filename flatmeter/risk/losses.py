@@ -65,13 +65,26 @@ class Loss(ABC):
         """Number of correct predictions and of predictions, or ``None`` where it has no meaning."""
         return None
 
+    def remarks(self, z: Tensor, y: Tensor) -> tuple[str, ...]:
+        """What people should know of this loss with these outputs and targets."""
+        return ()
+
     @abstractmethod
     def check(self, z: Tensor, y: Tensor) -> None:
         """Refuse outputs and targets that do not belong together.
 
+        Args:
+            z: outputs of the first samples.
+            y: targets of all samples, on any device.
+
         Raises:
             DataError: with the shapes, types or labels that do not fit.
         """
+
+
+def in_words(tensor: Tensor) -> str:
+    """Its shape with ``n`` for the number of samples."""
+    return f"[{', '.join(['n', *map(str, tensor.shape[1:])])}]"
 
 
 def _class_last(z: Tensor) -> Tensor:
@@ -196,11 +209,10 @@ class CrossEntropy(Loss):
 
     def check(self, z: Tensor, y: Tensor) -> None:
         """Labels must be integers in ``[0, K)`` shaped as the outputs without their classes."""
-        expected = (z.shape[0], *z.shape[2:])
-        if z.dim() < 2 or y.shape != expected:
+        if z.dim() < 2 or y.shape[1:] != z.shape[2:]:
             raise DataError(
                 f"cross-entropy takes logits [n, K, …] and integer labels [n, …], but the network "
-                f"gives {list(z.shape)} and the targets are {list(y.shape)}",
+                f"gives {in_words(z)} and the targets are {in_words(y)}",
                 hint="give the loss that the network was trained with by --loss, or other --data",
             )
         if y.dtype.is_floating_point:
@@ -212,9 +224,27 @@ class CrossEntropy(Loss):
         if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= z.shape[1]):
             raise DataError(
                 f"labels run from {int(counted.min())} to {int(counted.max())}, but the network "
-                f"has {z.shape[1]} outputs (labels 0 to {z.shape[1] - 1})",
-                hint="these are the wrong data for this network, or labels that start at 1",
+                f"has {'one output' if z.shape[1] == 1 else f'{z.shape[1]} outputs'} (labels 0 to "
+                f"{z.shape[1] - 1})",
+                hint=_why_labels(int(counted.min()), int(counted.max()), z.shape[1]),
             )
+
+
+def _why_labels(low: int, high: int, outputs: int) -> str:
+    """The likely cause of labels that are out of range, and what to do about it."""
+    if outputs == 1:
+        return "such a network is trained with --loss bce or mse, and targets of its outputs' shape"
+    if low == 1 and high == outputs:
+        return "these labels start at 1: subtract 1 from them"
+    if low < 0:
+        return (
+            "no class is counted below 0; where such a label marks what does not count, say so in "
+            f"a settings file: loss: {{name: cross_entropy, ignore_index: {low}}}"
+        )
+    return (
+        f"labels up to {high} take a network of at least {high + 1} outputs: check --data, --model "
+        "and --model-arg"
+    )
 
 
 def _positions(z: Tensor) -> int:
@@ -265,11 +295,14 @@ class _Diagonal(Loss):
 
     def check(self, z: Tensor, y: Tensor) -> None:
         """Targets must be shaped as the outputs."""
-        if z.shape != y.shape:
+        if z.shape[1:] != y.shape[1:]:
+            alike = y[0].numel() == z[0].numel()
             raise DataError(
                 f"--loss {self.name} takes targets shaped as the outputs, but the network gives "
-                f"{list(z.shape)} and the targets are {list(y.shape)}",
-                hint="use --loss cross_entropy for integer labels, or reshape the targets",
+                f"{in_words(z)} and the targets are {in_words(y)}",
+                hint=f"reshape the targets to {in_words(z)}"
+                if alike
+                else "use --loss cross_entropy for integer labels, or other --data",
             )
 
 

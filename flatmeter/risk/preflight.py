@@ -32,7 +32,7 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
         risk: the empirical risk.
 
     Returns:
-        Notes worth showing: frozen, unused and tied parameters.
+        Notes worth showing: frozen, unused and tied parameters, and what the loss has to say.
 
     Raises:
         DataError: inputs or targets do not fit the network or the loss.
@@ -43,7 +43,7 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
     x, y = _first_batch(risk)
     with torch.no_grad():
         z = _first_outputs(risk, x)
-    _check_targets(risk, z)
+    risk.loss.check(z, risk.data.targets)
     if not torch.isfinite(z).all():
         raise_non_finite(risk)
     _check_repeatable(risk, x)
@@ -51,7 +51,7 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
         _check_separate(risk, x, y, z)
     gradient = _check_derivatives(risk, x, y)
     risk.cost.add(len(x) / risk.n * (3 * FORWARD + 2 * GRADIENT + PRODUCT))
-    return _notes(risk, gradient)
+    return (*_notes(risk, gradient), *risk.loss.remarks(z, risk.data.targets))
 
 
 def _first_batch(risk: EmpiricalRisk) -> tuple[Tensor, Tensor]:
@@ -81,14 +81,6 @@ def _first_outputs(risk: EmpiricalRisk, x: Tensor) -> Tensor:
             "must count samples"
         )
     return z
-
-
-def _check_targets(risk: EmpiricalRisk, z: Tensor) -> None:
-    """The loss's check over every target, not only the first batch's."""
-    targets = risk.data.targets
-    for start in range(0, risk.n, len(z)):
-        part = targets[start : start + len(z)].to(risk.device)
-        risk.loss.check(z[: len(part)], part)
 
 
 def _check_repeatable(risk: EmpiricalRisk, x: Tensor) -> None:

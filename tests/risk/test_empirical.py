@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flatmeter.errors import DataError
+from flatmeter.risk.custom_loss import FunctionLoss
 
 
 def conv_net():
@@ -125,3 +126,12 @@ def test_nothing_to_train_is_refused(make_risk):
     net = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(DataError, match="no trainable parameter"):
         make_risk(net, torch.zeros(2, 2), torch.zeros(2).long())
+
+
+def test_accuracy_means_nothing_where_a_batch_has_none(make_risk):
+    labels = FunctionLoss(F.cross_entropy, "own")
+    x, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, -100])
+    net = nn.Linear(4, 3)
+    assert make_risk(net, x, y, loss=labels, batch_size=3).evaluate().accuracy is None
+    known = make_risk(net, x, y % 3, loss=labels, batch_size=4).evaluate()
+    assert known.accuracy == make_risk(net, x, y % 3).evaluate().accuracy

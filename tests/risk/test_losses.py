@@ -105,15 +105,79 @@ def test_values_are_pytorchs():
     [
         (CrossEntropy(), torch.zeros(2, 3), torch.tensor([0, 3]), "labels run from 0 to 3"),
         (CrossEntropy(), torch.zeros(2, 3), torch.tensor([-1, 0]), "labels run from -1 to 0"),
-        (CrossEntropy(), torch.zeros(2, 3), torch.zeros(2, 3).long(), r"\[2, 3\]"),
+        (CrossEntropy(), torch.zeros(2, 3), torch.zeros(2, 3).long(), r"targets are \[n, 3\]"),
         (CrossEntropy(), torch.zeros(2, 3), torch.zeros(2), "integer labels"),
         (MeanSquaredError(), torch.zeros(2, 3), torch.zeros(2), "shaped as the outputs"),
+        (MeanSquaredError(), torch.zeros(2, 1), torch.zeros(2), r"reshape the targets to \[n, 1\]"),
         (BinaryCrossEntropy(), torch.zeros(2), torch.tensor([0.0, 2.0]), r"\[0, 1\]"),
     ],
 )
 def test_outputs_and_targets_that_do_not_fit_are_refused(loss, z, y, words):
     with pytest.raises(DataError, match=words):
         loss.check(z, y)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "words"),
+    [
+        (3, [1, 2, 3], "start at 1"),
+        (3, [1, 2, 1], None),
+        (3, [1, 2, 9], "at least 10 outputs"),
+        (3, [0, 1, 3], "at least 4 outputs"),
+        (3, [2, 3, 3], "at least 4 outputs"),
+        (3, [-1, 0, 2], "ignore_index: -1"),
+        (1, [0, 1, 1], "--loss bce"),
+    ],
+)
+def test_the_cause_of_labels_out_of_range(outputs, labels, words):
+    z, y = torch.zeros(3, outputs), torch.tensor(labels)
+    if words is None:
+        CrossEntropy().check(z, y)
+        return
+    with pytest.raises(DataError) as caught:
+        CrossEntropy().check(z, y)
+    assert words in caught.value.hint
+    assert ("start at 1" in caught.value.hint) == (words == "start at 1")
+
+
+def test_labels_of_all_samples_decide_the_cause():
+    # The first three alone would be labels that start at 1.
+    with pytest.raises(DataError, match="labels run from 0 to 3") as caught:
+        CrossEntropy().check(torch.zeros(3, 3), torch.tensor([1, 2, 3, 0]))
+    assert "4 outputs" in caught.value.hint
+
+
+class TestAccuracyBesideAFunction:
+    @staticmethod
+    def loss():
+        return FunctionLoss(lambda z, y: z.square().mean(), "net.py:own")
+
+    def test_labels_of_the_outputs_have_one(self):
+        z, y = torch.eye(3), torch.tensor([0, 1, 1])
+        assert self.loss().correct(z, y) == (2, 3)
+        assert self.loss().remarks(z, y) == ()
+
+    @pytest.mark.parametrize(
+        ("z", "y"),
+        [
+            (torch.eye(3), torch.tensor([0, 1, 3])),
+            (torch.eye(3), torch.tensor([-100, 1, 2])),
+            (torch.eye(3), torch.tensor([0.0, 1.0, 1.0])),
+            (torch.eye(3), torch.zeros(3, 3)),
+            (torch.zeros(3, 1), torch.tensor([0, 0, 0])),
+            (torch.zeros(3, 4, 5), torch.zeros(3, 5).long()),
+        ],
+    )
+    def test_other_targets_have_none_and_it_is_said(self, z, y):
+        assert self.loss().correct(z, y) is None
+        (said,) = self.loss().remarks(z, y)
+        assert said.startswith("no accuracy")
+
+
+def test_a_function_is_tried_on_every_target():
+    loss = FunctionLoss(F.cross_entropy, "own")
+    with pytest.raises(DataError, match="the loss own failed"):
+        loss.check(torch.zeros(2, 3), torch.tensor([0, 1, 2, 0, 7]))
 
 
 def test_a_loss_that_is_not_convex_in_the_outputs_has_no_factor():
