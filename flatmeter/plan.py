@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from flatmeter.config.wording import mistake
 from flatmeter.errors import UsageError
 from flatmeter.measures.base import BNMode, Measure
 from flatmeter.measures.registry import available, load_measure
@@ -133,9 +134,9 @@ def with_options(
     try:
         return kind(kind.Settings(**options))
     except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][0]) if first["loc"] else ""
+        found = mistake(error, options, kind.name)
         raise UsageError(
-            f"{kind.name}.{option} cannot be {options.get(option)!r}: {first['msg']}",
-            where=origins.get(f"options.{kind.name}.{option}"),
+            found.text,
+            where=origins.get(f"options.{kind.name}.{found.field}"),
+            hint=found.hint,
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatmeter.config.device import check_device
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import as_dataset, load_data
 from flatmeter.errors import UsageError
@@ -147,8 +148,12 @@ def settle_device(device: str) -> str:
     """``cuda`` where there is one for ``auto``.
 
     Raises:
-        UsageError: a device that this machine does not have.
+        UsageError: no name of a device, or of one that this machine does not have.
     """
+    try:
+        check_device(device)
+    except ValueError as error:
+        raise UsageError(f"device cannot be {device!r}: {error}", where="--device") from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return "cuda" if count else "cpu"

@@ -105,6 +105,8 @@ def test_what_is_missing_is_named(net, data):
         flatmeter.measure(net)
     with pytest.raises(UsageError, match="gradient_norm"):
         flatmeter.measure(net, "gradient_nrm", data=data)
+    with pytest.raises(UsageError, match=r"device cannot be 'tpu': it must be"):
+        flatmeter.measure(net, "gradient_norm", data=data, device="tpu")
     with pytest.raises(UsageError, match="which loss"):
         flatmeter.measure(net, "gradient_norm", data=(data[0], data[0][:, :3]))
 

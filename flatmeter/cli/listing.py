@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import click
 
+from flatmeter.cli.choice import Choice
 from flatmeter.cli.streams import page_width, write_out
 
 
@@ -90,7 +91,7 @@ _TOPICS: dict[str, Callable[[], str]] = {
 
 
 @click.command("list")
-@click.argument("topic", type=click.Choice(list(_TOPICS)), default="measures")
+@click.argument("topic", type=Choice(list(_TOPICS)), default="measures")
 def command(topic: str) -> None:
     """Show the measures, models, data, losses or formats that can be named."""
     write_out(_TOPICS[topic]())

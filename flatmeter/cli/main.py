@@ -12,7 +12,8 @@ import click
 
 from flatmeter._version import __version__
 from flatmeter.cli.streams import ClosedPipe, complain, drop_output
-from flatmeter.errors import ExitCode, FlatmeterError
+from flatmeter.config.wording import nearest
+from flatmeter.errors import ExitCode, FlatmeterError, UsageError
 
 ISSUES = "the issue tracker of the project that you installed it from"
 
@@ -24,6 +25,12 @@ COMMANDS = {
     "demo": ("flatmeter.cli.demo", "Train six small networks and measure them."),
     "completion": ("flatmeter.cli.completion", "Print the completion script of a shell."),
 }
+
+
+#: What a group without its subcommand raises, for click to show help; older versions do it at once.
+_HELP: tuple[type[Exception], ...] = (
+    (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()
+)
 
 
 class Commands(click.Group):
@@ -47,13 +54,10 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click does, with the nearest name where there is none."""
-        import difflib
-
         name = args[0] if args else ""
         if name and name not in COMMANDS and not name.startswith("-"):
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            nearest = f" Did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"No such command {name!r}.{nearest}")
+            hint = nearest(name, COMMANDS) or "see: flatmeter --help"
+            raise UsageError(f"no such command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
 
@@ -107,11 +111,28 @@ def _invoke(arguments: Sequence[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, _HELP):
+            error.show()
+        else:
+            complain(_told(error))
         return int(error.exit_code)
     except SystemExit:
         # click's own answer to a closed pipe while it prints help.
         return int(ExitCode.OK)
+
+
+def _told(error: click.ClickException) -> str:
+    """A mistake that click found, as others are told."""
+    close = getattr(error, "possibilities", None)
+    text = " ".join((error.message if close else error.format_message()).split())
+    context = getattr(error, "ctx", None)
+    hint = f"see: {context.command_path if context else 'flatmeter'} --help"
+    return str(
+        UsageError(
+            text[:1].lower() + text[1:].rstrip("."),
+            hint=f"did you mean {close[0]}?" if close else hint,
+        )
+    )
 
 
 def _bug(error: Exception) -> int:

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from flatmeter.cli.choice import Choice
 from flatmeter.config.fields import BN_MODES, DESCRIPTIONS, DTYPES, FORMATS, PROGRESS
 
 
@@ -39,7 +40,7 @@ _SECTIONS = [
     _option("--loss"),
     _option("--weight-decay"),
     _option("--lr"),
-    _option("--bn", type=click.Choice(BN_MODES)),
+    _option("--bn", type=Choice(BN_MODES)),
     _option("--bn-batch"),
     _option("-M", "--measure", field="measures", multiple=True, shell_complete=_complete_measures),
     _option("--set", field="options", multiple=True, metavar="MEASURE.OPTION=VALUE"),
@@ -49,19 +50,19 @@ _SECTIONS = [
     _option("--max-products"),
     _option("--max-time"),
     _option("--device"),
-    _option("--dtype", type=click.Choice(DTYPES)),
+    _option("--dtype", type=Choice(DTYPES)),
     _option("--seed"),
     _option("--deterministic", is_flag=True),
     _option("--keep-going/--fail-fast", field="keep_going", is_flag=True),
     _option("--allow-unconverged", is_flag=True),
-    _option("-f", "--format", type=click.Choice(FORMATS)),
+    _option("-f", "--format", type=Choice(FORMATS)),
     _option("-o", "--out", metavar="DIR"),
     _option("--export", multiple=True, metavar="FILE"),
     _option("--sort", metavar="COLUMN"),
     _option("--columns"),
     _option("--precision"),
     _option("--per-layer", is_flag=True),
-    _option("--progress", type=click.Choice(PROGRESS)),
+    _option("--progress", type=Choice(PROGRESS)),
 ]
 
 

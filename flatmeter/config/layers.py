@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from flatmeter.config.anchor import anchored
 from flatmeter.config.fields import SUBJECT_FIELDS
 from flatmeter.config.schema import Settings
+from flatmeter.config.wording import mistake
 from flatmeter.config.yaml_file import YamlFile, read_yaml
 from flatmeter.errors import UsageError
 
@@ -179,11 +180,5 @@ def _validated(merged: Mapping[str, Any], origins: Mapping[str, str]) -> Setting
     try:
         return Settings(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        text = first["msg"].removeprefix("Value error, ")
-        if len({e["loc"][0] for e in error.errors()}) == 1 and len(error.errors()) > 1:
-            text = " or ".join(e["msg"].lower() for e in error.errors())
-        raise UsageError(
-            f"{name} cannot be {merged[name]!r}: {text}", where=origins.get(name)
-        ) from error
+        found = mistake(error, merged)
+        raise UsageError(found.text, where=origins.get(found.field), hint=found.hint) from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from flatmeter.config.device import PATTERN, check_device
 from flatmeter.config.duration import parse_duration
 from flatmeter.config.fields import DESCRIPTIONS
 
@@ -30,6 +31,7 @@ def _about(name: str, default: Any, **constraints: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_flattened)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
+Device = Annotated[str, AfterValidator(check_device), Field(json_schema_extra={"pattern": PATTERN})]
 Precision = Annotated[int, Field(ge=1, le=17)]
 
 
@@ -57,7 +59,7 @@ class Settings(BaseModel):
     confidence: float = _about("confidence", 0.95, gt=0, lt=1)
     max_products: int | None = _about("max_products", None, ge=1)
     max_time: Seconds | None = _about("max_time", None)
-    device: str = _about("device", "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = _about("device", "auto")
     dtype: Literal["float32", "float64"] = _about("dtype", "float32")
     seed: int = _about("seed", 0, ge=0)
     deterministic: bool = _about("deterministic", False)

@@ -22,7 +22,8 @@ BNMode = Literal["eval", "batch"]
 class MeasureSettings(BaseModel):
     """Base of every measure's settings: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Layers of a Sequential are named by numbers, which --set reads as such.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 @dataclass(frozen=True)

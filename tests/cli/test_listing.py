@@ -35,7 +35,7 @@ def test_formats_say_what_is_read_and_what_to_do_else(flatmeter):
 def test_unknown_topic(flatmeter):
     code, out, err = flatmeter("list", "mesures")
     assert (code, out) == (2, "")
-    assert "measures" in err
+    assert err.endswith("\ndid you mean measures?\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -48,7 +48,7 @@ def test_completion_scripts(flatmeter, shell):
 def test_unknown_command_names_the_nearest(flatmeter):
     code, out, err = flatmeter("mesure", "a.pt")
     assert (code, out) == (2, "")
-    assert "Did you mean 'measure'?" in err
+    assert err == "flatmeter: error: no such command 'mesure'\ndid you mean measure?\n"
 
 
 def test_version(flatmeter):

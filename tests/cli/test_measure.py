@@ -77,12 +77,18 @@ def test_options_of_measures(flatmeter, checkpoint, toys):
         (["--export", "a.xlsx"], "csv, json, jsonl, md, tex, html"),
         (["--export", "no/where.csv"], "no/where.csv: cannot write: there is no such folder"),
         (["--device", "cuda:99"], "no device cuda:99"),
-        (["--device", "tpu"], "--device"),
+        (["--device", "tpu"], "--device: device cannot be 'tpu': it must be 'auto', 'cpu', 'cuda'"),
         (["--params", "nothing*"], "no parameter is named like 'nothing*'"),
         (["--model-arg", "width"], "is not NAME=VALUE"),
         (["--max-time", "soon"], "not a duration"),
-        (["--rtoll", "1"], "--rtol"),
-        (["--bn", "train"], "train"),
+        (["--rtoll", "1"], "error: no such option '--rtoll'\ndid you mean --rtol?"),
+        (["-o"], "error: option '-o' requires an argument\nsee: flatmeter"),
+        (["--bn", "train"], "--bn: bn cannot be 'train': it must be 'eval' or 'batch'"),
+        (["-f", "tabel"], "or 'latex'\ndid you mean table?"),
+        (
+            ["--set", "minimum_sharpness.granularity=neurn"],
+            "granularity cannot be 'neurn': it must be 'layer' or 'neuron'\ndid you mean neuron?",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(flatmeter, checkpoint, toys, flags, text):

@@ -335,6 +335,11 @@ def test_names(mlp_risk):
         measured(mlp_risk(), layer="7")
 
 
+def test_a_layer_may_be_named_by_a_number():
+    """As those of a Sequential are, which YAML and --set take for numbers."""
+    assert RelativeFlatness.Settings(layer=2).layer == "2"
+
+
 def test_networks_without_a_linear_layer(make_risk):
     class Convolutional(nn.Module):
         def __init__(self):
