@@ -45,7 +45,10 @@ class _Product(ABC):
             for i, v in enumerate(V):
                 out[i] += apply(v, keep or i < len(V) - 1)
         self.risk.cost.add(PRODUCT * len(V), products=len(V))
-        out = out / self.risk.normalizer + self.risk.weight_decay * V.double()
+        # In place: for a large network a few vectors more or less decide whether it fits.
+        out /= self.risk.normalizer
+        if self.risk.weight_decay:
+            out.add_(V, alpha=self.risk.weight_decay)
         return out.to(self.dtype)
 
     def _graphs(self, keep: bool) -> Iterator[Apply]:

@@ -16,17 +16,15 @@ DERIVATIVE_FACTOR = 6
 MEMORY_SHARE = 0.25
 
 
-def room_for_graphs(
-    forward: Callable[[Tensor], Tensor], example: Tensor, device: torch.device
-) -> int:
-    """Samples that a part of the free memory has room for.
+def graph_bytes(forward: Callable[[Tensor], Tensor], example: Tensor, point: Tensor) -> int:
+    """Bytes that a second derivative of one sample takes.
 
     From what one measured forward pass keeps for its derivative.
 
     Args:
         forward: runs the network with a graph on inputs ``[n, …]``.
         example: a few inputs.
-        device: where it runs.
+        point: the parameters, which are kept too but not for each sample.
 
     Returns:
         At least 1.
@@ -34,14 +32,22 @@ def room_for_graphs(
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.device.type == device.type and tensor.numel() >= len(example):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        # A slice of the data shares the storage of all of them.
+        size = min(storage.nbytes(), tensor.numel() * tensor.element_size())
+        if tensor.device == point.device and tensor.numel() >= len(example):
+            kept[storage.data_ptr()] = max(size, kept.get(storage.data_ptr(), 0))
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         forward(example)
-    per_sample = max(1, sum(kept.values()) // len(example))
-    return max(1, int(MEMORY_SHARE * free_memory(device) / (DERIVATIVE_FACTOR * per_sample)))
+    kept.pop(point.untyped_storage().data_ptr(), None)
+    return DERIVATIVE_FACTOR * max(1, sum(kept.values()) // len(example))
+
+
+def room_for_graphs(bytes_per_sample: int, device: torch.device) -> int:
+    """Samples whose graphs a part of the free memory has room for; at least 1."""
+    return max(1, int(MEMORY_SHARE * free_memory(device) / bytes_per_sample))
 
 
 def free_memory(device: torch.device) -> int:

@@ -15,8 +15,13 @@ from torch.func import functional_call
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError
 from flatmeter.risk.attention import math_attention
-from flatmeter.risk.batch_norm import BNMode, private_copy, settled_mode
-from flatmeter.risk.batching import MAX_BATCH, room_for_graphs
+from flatmeter.risk.batch_norm import (
+    BNMode,
+    private_copy,
+    settled_mode,
+    takes_batch_statistics,
+)
+from flatmeter.risk.batching import MAX_BATCH, graph_bytes, room_for_graphs
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.space import ParameterSpace
@@ -64,6 +69,7 @@ class EmpiricalRisk:
         module: the private copy.
         space: the trainable parameters.
         theta: the trained point, ``[P]``.
+        samples_interact: batch statistics make the samples of a batch depend on one another.
         normalizer: Σ ω_i.
         cost: what was spent so far.
     """
@@ -85,6 +91,7 @@ class EmpiricalRisk:
         self.loss, self.data, self.weight_decay = loss, data, weight_decay
         self.module = private_copy(model, bn=bn, device=self.device, dtype=dtype)
         self.bn = settled_mode(self.module, bn)
+        self.samples_interact = takes_batch_statistics(self.module)
         self.bn_batch = bn_batch
         self._weight_norm = has_weight_norm(self.module)
         self.space = ParameterSpace.from_module(self.module)
@@ -112,17 +119,20 @@ class EmpiricalRisk:
         """
         return self._batch_size is None and self._room >= self.n
 
+    @property
+    def graph_bytes(self) -> int:
+        """Bytes of the graphs that are held at once, as estimated."""
+        held = self.bn_batch if self.samples_interact else self.batch_size
+        return self._bytes_per_sample * (self.n if self.graphs_fit else min(held, self.n))
+
     @cached_property
     def _room(self) -> int:
-        point = self.theta.clone().requires_grad_()
-        return room_for_graphs(
-            lambda x: self.outputs(point, x), self.example_inputs(4), self.device
-        )
+        return room_for_graphs(self._bytes_per_sample, self.device)
 
-    @property
-    def samples_interact(self) -> bool:
-        """Batch statistics make the samples of a batch depend on one another."""
-        return self.bn == "batch"
+    @cached_property
+    def _bytes_per_sample(self) -> int:
+        point = self.theta.clone().requires_grad_()
+        return graph_bytes(lambda x: self.outputs(point, x), self.example_inputs(4), point)
 
     def without_weight_decay(self) -> EmpiricalRisk:
         """The same risk with λ = 0, sharing everything else."""
