@@ -40,7 +40,9 @@ from flatmeter.measures.ascent import Ascent
 from flatmeter.measures.ball import Ball
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense
 from flatmeter.measures.lower_bound import hidden_by_rounding, spread, verdict
+from flatmeter.risk.cost import FORWARD
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.spectral.controlled_mean import controlled_mean
 
@@ -81,6 +83,13 @@ class AdaptiveSharpness(Measure):
     default_bn = "eval"
     quantities = ("average", "worst")
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        steps = [settings.starts * min(settings.steps, n) for n in (3, 10)]
+        losses = [2 * FORWARD * min(settings.samples, n) for n in (16, 64)]
+        return Expense(steps[0] + losses[0], steps[1] + losses[1], vectors=16)
 
     def compute(self, context: Context) -> Measurement:
         """The worst case first: its direction makes the average's draws say more."""

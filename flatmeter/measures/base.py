@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from flatmeter.estimate import Estimate
+from flatmeter.measures.expense import Expense
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,14 @@ class Measure(ABC):
 
     def __init__(self, settings: MeasureSettings | None = None, **options: Any) -> None:
         self.settings = settings if settings is not None else self.Settings(**options)
+
+    def expense(self, columns: int) -> Expense | None:
+        """What it usually costs with its settings; ``None`` where nobody has said.
+
+        Args:
+            columns: of the output's curvature; for cross-entropy the number of classes less one.
+        """
+        return None
 
     @abstractmethod
     def compute(self, context: Context) -> Measurement:

@@ -32,6 +32,7 @@ from flatmeter.estimate import Estimate, Why
 from flatmeter.measures.ascent import Ascent
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense
 from flatmeter.measures.invariant_blocks import invariant_blocks
 from flatmeter.measures.line_search import LineSearch
 from flatmeter.measures.lower_bound import hidden_by_rounding, spread, verdict
@@ -69,6 +70,12 @@ class BNSharpness(Measure):
     default_bn = "batch"
     quantities = ("value",)
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        steps = [2 * settings.starts * min(settings.steps, n) for n in (5, 20)]
+        return Expense(steps[0] + 30, steps[1] + 30, vectors=16)
 
     def compute(self, context: Context) -> Measurement:
         """Search the sharpest line, then integrate along it."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from flatmeter.estimate import Estimate
 from flatmeter.measures.base import Measure, Measurement, Part
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense
 
 
 class GradientNorm(Measure):
@@ -30,6 +31,10 @@ class GradientNorm(Measure):
     invariant_to = ("permutations of hidden units",)
     requires = ("a differentiable loss",)
     quantities = ("value",)
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        return Expense(1, 1, vectors=2)
 
     def compute(self, context: Context) -> Measurement:
         """One gradient over all the data."""

@@ -23,6 +23,7 @@ from pydantic import Field
 from flatmeter.curvature.products import HessianOperator
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense
 from flatmeter.spectral.lanczos import lanczos
 from flatmeter.spectral.ritz import attainable
 
@@ -45,6 +46,11 @@ class HessianEigenvalues(Measure):
     requires = ("second derivatives",)
     quantities = ("lambda_max", "lambda_min")
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        return Expense.of_lanczos(20, 65, settings.max_products)
 
     def compute(self, context: Context) -> Measurement:
         """One Lanczos run for both ends."""

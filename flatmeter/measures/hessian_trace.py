@@ -25,6 +25,7 @@ from pydantic import Field
 from flatmeter.curvature.layer_traces import LayerTraces, layer_traces
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense, exact_traces
 from flatmeter.risk.empirical import EmpiricalRisk
 
 
@@ -46,6 +47,10 @@ class HessianTrace(Measure):
     requires = ("second derivatives",)
     quantities = ("value",)
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        return exact_traces(columns)
 
     def compute(self, context: Context) -> Measurement:
         """Block traces and their sum."""

@@ -30,6 +30,7 @@ from flatmeter.errors import NotApplicable
 from flatmeter.estimate import Estimate
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense, exact_traces
 from flatmeter.symmetry.balance import balance
 from flatmeter.symmetry.group import SymmetryGroup
 from flatmeter.symmetry.minimise import Minimum, minimise
@@ -61,6 +62,10 @@ class MinimumSharpness(Measure):
     default_bn = "eval"
     quantities = ("value",)
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        return exact_traces(columns)
 
     def compute(self, context: Context) -> Measurement:
         """Traces, then the minimum over the group."""

@@ -33,6 +33,7 @@ from flatmeter.curvature.products import HessianOperator
 from flatmeter.estimate import Estimate
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense, exact_traces
 from flatmeter.measures.quotient_metric import (
     Blocks,
     Connection,
@@ -79,6 +80,11 @@ class QuotientHessian(Measure):
     default_bn = "eval"
     quantities = ("lambda_max", "lambda_min", "abs_max", "trace", "gradient_norm", "normalized")
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        return Expense.of_lanczos(25, 80, settings.max_products).plus(exact_traces(columns))
 
     def compute(self, context: Context) -> Measurement:
         """The metric's frame, the operator in it, and its spectrum."""

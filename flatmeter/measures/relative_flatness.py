@@ -45,6 +45,8 @@ from flatmeter.errors import NotApplicable, UsageError
 from flatmeter.estimate import Estimate, Why
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense, exact_traces
+from flatmeter.risk.cost import FORWARD
 
 
 class Settings(MeasureSettings):
@@ -83,6 +85,11 @@ class RelativeFlatness(Measure):
         "frobenius_trace_mean",
     )
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        last_only = self.settings.layer != "all"  # type: ignore[attr-defined]
+        return Expense(FORWARD, FORWARD) if last_only else exact_traces(columns)
 
     def compute(self, context: Context) -> Measurement:
         """Values of the chosen layers."""

@@ -37,6 +37,7 @@ from flatmeter.curvature.products import HessianOperator
 from flatmeter.estimate import Estimate
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
+from flatmeter.measures.expense import Expense
 from flatmeter.measures.invariant_blocks import invariant_blocks
 from flatmeter.measures.spheres import Spheres
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -65,6 +66,11 @@ class SphericalSharpness(Measure):
     default_bn = "batch"
     quantities = ("block", "global", "tangent", "raw", "eos_ratio")
     Settings = Settings
+
+    def expense(self, columns: int) -> Expense:
+        """See the cost above."""
+        settings: Settings = self.settings  # type: ignore[assignment]
+        return Expense.of_lanczos(40, 80, settings.max_products, runs=4)
 
     def compute(self, context: Context) -> Measurement:
         """Four Lanczos runs, and checks of what they stand on."""

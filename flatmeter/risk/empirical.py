@@ -157,8 +157,10 @@ class EmpiricalRisk:
         other.n = len(other.data)
         other.normalizer = float(self.loss.count(other.data.targets))
         other.cost = Cost()
-        # A wider dtype takes more room than the batch size was settled for.
-        other._batch_size = max(1, self.batch_size * self.dtype.itemsize // dtype.itemsize)
+        wider = dtype.itemsize // self.dtype.itemsize
+        if wider > 1:
+            # It takes more room than the batch size was settled for.
+            other._batch_size = max(1, self.batch_size // wider)
         return other
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:

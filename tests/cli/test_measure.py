@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,16 @@ def test_plan_without_measuring(flatmeter, checkpoint, toys):
     assert "norm (bn eval) power=2.0, mode=plain" in out
     assert "a.pt: 43 parameters in 4 tensors, 24 samples" in out
     assert "to measure: 2, finished before: 0" in out
+    assert re.search(r"curvature product [\d.e-]+ s", out)
+    assert re.search(r"^ +norm +unknown$", out, re.MULTILINE)
+
+
+def test_plan_says_what_measures_usually_cost(flatmeter, checkpoint):
+    code, out, _ = flatmeter("measure", checkpoint, "--dry-run")
+    assert code == 0
+    for name in ("hessian_eigenvalues", "gradient_norm", "bn_sharpness"):
+        assert re.search(rf"^ +{name} +\d+( to \d+)? +.* s +\d+ MiB$", out, re.MULTILINE), name
+    assert "unknown" not in out
 
 
 def test_part_of_the_parameters(flatmeter, checkpoint, toys):
