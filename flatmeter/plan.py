@@ -66,7 +66,8 @@ class Plan:
 
     def ingredients(self, subject: Subject, measure: Measure) -> dict[str, Any]:
         """Everything that a number depends on, for its key."""
-        mode = self.mode(measure) if subject.has_batch_norm else None
+        mode = self.mode(measure)
+        bn_batch = self.bn_batch if subject.takes_batch_statistics(mode) else None
         return {
             **subject.identity,
             "measure": measure.name,
@@ -77,7 +78,7 @@ class Plan:
             "training": [self.weight_decay, self.lr],
             "params": self.params,
             "dtype": self.dtype,
-            "bn": [mode, self.bn_batch if mode == "batch" else None],
+            "bn": [subject.bn_mode(mode), bn_batch],
         }
 
 

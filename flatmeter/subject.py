@@ -19,6 +19,7 @@ from flatmeter.data.sources import as_dataset, load_data
 from flatmeter.errors import UsageError
 from flatmeter.missing import missing
 from flatmeter.model.registry import build_model
+from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
 from flatmeter.words import project_words, settle, sidecar, which_weights
@@ -53,6 +54,14 @@ class Subject:
     def has_batch_norm(self) -> bool:
         """The network has a batch-norm."""
         return any(isinstance(m, _BatchNorm) for m in self.model.modules())
+
+    def bn_mode(self, asked: BNMode) -> BNMode | None:
+        """The mode in which its batch-norms run where a mode is asked for; ``None`` without one."""
+        return settled_mode(self.model, asked)
+
+    def takes_batch_statistics(self, asked: BNMode) -> bool:
+        """The numbers depend on how the data are split into batches of statistics."""
+        return self.bn_mode(asked) == "batch" or takes_batch_statistics(self.model)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

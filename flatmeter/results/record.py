@@ -42,7 +42,7 @@ class Row:
         n_data: number of samples.
         loss, accuracy: of the network on these data.
         bn_mode: how batch-norm was evaluated; ``None`` without batch-norm.
-        bn_batch: samples per batch of statistics, where ``bn_mode`` is ``batch``.
+        bn_batch: samples per batch of statistics, where a batch-norm uses the batch's own.
         dtype, device, seed: of the run.
         seconds, peak_bytes, gradient_equivalents: what the measure cost (all its quantities).
         converged: the tolerance was met.

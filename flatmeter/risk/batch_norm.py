@@ -52,10 +52,16 @@ def private_copy(
     return clone
 
 
+def takes_batch_statistics(module: nn.Module) -> bool:
+    """A batch-norm of the network uses the batch's own statistics for want of stored ones."""
+    return any(norm.running_mean is None for _, norm in batch_norms(module))
+
+
 def settled_mode(module: nn.Module, bn: BNMode) -> BNMode | None:
     """The mode in which the network's batch-norms really run, ``None`` where it has none.
 
-    Batch-norms that never kept running statistics always use the batch's own.
+    Batch-norms that never kept running statistics always use the batch's own; beside others that
+    did, the mode is that of the others.
     """
     norms = batch_norms(module)
     if not norms:

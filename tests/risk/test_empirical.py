@@ -86,6 +86,21 @@ def test_batch_norm_modes_are_named(make_risk):
     assert make_risk(net, X, Y, bn="eval").bn == "batch"  # it has no stored statistics
 
 
+def test_a_batch_norm_without_statistics_beside_one_with_them(make_risk):
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        nn.Linear(4, 5), nn.BatchNorm1d(5), nn.BatchNorm1d(5, track_running_stats=False)
+    ).double()
+    net[1].running_mean.normal_()
+    x, y = torch.randn(10, 4).double(), torch.arange(10) % 5
+    risk = make_risk(net, x, y, bn_batch=5, batch_size=3)
+    assert risk.bn == "eval"
+    assert risk.samples_interact
+    net.eval()
+    halves = [F.cross_entropy(net(x[i : i + 5]), y[i : i + 5]) for i in (0, 5)]
+    assert risk.value() == pytest.approx(float(sum(halves).detach()) / 2)
+
+
 def test_weight_decay(make_risk):
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     plain, decayed = make_risk(net, X, Y), make_risk(net, X, Y, weight_decay=0.2)
