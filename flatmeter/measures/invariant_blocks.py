@@ -34,11 +34,12 @@ def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], t
             hint="use --bn batch",
         )
     risk = context.risk
-    found = movable(scale_invariant_blocks(context.group(), risk.space), risk.theta)
-    if not found and context.group().notes:
+    group = context.group()
+    found = movable(scale_invariant_blocks(group, risk.space), risk.theta)
+    if not found and group.notes:
         raise NotApplicable(
             f"{title} needs weights whose scale does not matter, and none was both found in the "
-            f"graph and confirmed by evaluation: {context.group().notes[0]}"
+            f"graph and confirmed by evaluation: {group.notes[0]}"
         )
     if not found:
         raise NotApplicable(
@@ -55,9 +56,10 @@ def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], t
             f"evaluation confirms none: the network changes by {float(ratios.min()):.1g} or more"
         )
     if len(kept) == len(found):
-        return kept, ()
+        return kept, group.notes
     left = next(b.name for b, r in zip(found, ratios, strict=True) if float(r) > EULER_TOLERANCE)
     return kept, (
+        *group.notes,
         f"{len(found) - len(kept)} of {len(found)} blocks are left out because evaluation does "
         f"not confirm that their scale does not matter, the first {left}",
     )

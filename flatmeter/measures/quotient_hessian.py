@@ -96,7 +96,9 @@ class QuotientHessian(Measure):
         connection = Connection(frame, gradient[frame.index])
         operator = self._operator(risk, frame, connection)
         trace = self._trace(context, risk, frame, connection)
+        notes = self._notes(frame)
         if settings.project:
+            notes = (*context.group().notes, *notes)
             basis = vertical_basis(risk, context.group(), frame)
             removed = float((basis.double() * operator.matmat(basis).double()).sum())
             operator, trace = Projected(operator, basis), trace.shifted(-removed)
@@ -110,7 +112,7 @@ class QuotientHessian(Measure):
         )
         return Measurement(
             quantities=_quantities(spectrum, trace, float(connection.gradient.norm()), loss),
-            notes=self._notes(frame),
+            notes=notes,
             state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
         )
 
