@@ -87,7 +87,8 @@ def _one(
 ) -> Finished:
     """One measure, with whatever happens to it as rows."""
     bn = bench.plan.mode(measure_)
-    base = _base(bench, measure_, key, evaluation)
+    base = _base(bench.subject, bench.plan, measure_, key)
+    base = replace(base, loss=evaluation.loss, accuracy=evaluation.accuracy)
     watch(f"{bench.subject.name}: {measure_.name}")
     started = time.perf_counter()
     try:
@@ -137,21 +138,18 @@ def _check(measurement: Measurement, measure_: Measure) -> None:
         )
 
 
-def _base(bench: Workbench, measure_: Measure, key: str, evaluation: Evaluation) -> Row:
+def _base(subject: Subject, plan: Plan, measure_: Measure, key: str) -> Row:
     """A row with everything but the numbers."""
-    plan, subject = bench.plan, bench.subject
-    mode = plan.mode(measure_) if subject.has_batch_norm else None
+    mode = plan.mode(measure_)
     return Row(
         checkpoint=subject.name,
         sha256=subject.sha256,
         measure=measure_.name,
         quantity=measure_.quantities[0],
         definition=measure_.definition,
-        n_data=evaluation.n,
-        loss=evaluation.loss,
-        accuracy=evaluation.accuracy,
-        bn_mode=mode,
-        bn_batch=plan.bn_batch if mode == "batch" else None,
+        n_data=len(subject.data),
+        bn_mode=subject.bn_mode(mode),
+        bn_batch=plan.bn_batch if subject.takes_batch_statistics(mode) else None,
         dtype=plan.dtype,
         device=plan.device,
         seed=plan.seed,
@@ -174,23 +172,33 @@ def _failed(base: Row, error: Exception, measure_: Measure) -> Finished:
     )
 
 
-def failed_rows(name: str, plan: Plan, error: FlatmeterError) -> list[Row]:
-    """A row for each measure of a checkpoint that could not be measured at all."""
-    return [
-        Row(
-            checkpoint=name,
-            sha256="",
-            measure=m.name,
-            quantity=m.quantities[0],
-            definition=m.definition,
-            dtype=plan.dtype,
-            device=plan.device,
-            seed=plan.seed,
-            status="error",
-            message=one_line(error),
-        )
-        for m in plan.measures
-    ]
+def failed_rows(subject: Subject | str, plan: Plan, error: FlatmeterError) -> list[Row]:
+    """A row for each measure of a checkpoint of which none can be taken.
+
+    Args:
+        subject: the checkpoint, or only its name where it could not be read.
+        plan: of the run.
+        error: why.
+    """
+    if isinstance(subject, str):
+        rows = [_unread(subject, plan, m) for m in plan.measures]
+    else:
+        keys = [key_of(plan.ingredients(subject, m)) for m in plan.measures]
+        rows = [_base(subject, plan, m, k) for m, k in zip(plan.measures, keys, strict=True)]
+    return [replace(row, status="error", message=one_line(error)) for row in rows]
+
+
+def _unread(name: str, plan: Plan, measure_: Measure) -> Row:
+    return Row(
+        checkpoint=name,
+        sha256="",
+        measure=measure_.name,
+        quantity=measure_.quantities[0],
+        definition=measure_.definition,
+        dtype=plan.dtype,
+        device=plan.device,
+        seed=plan.seed,
+    )
 
 
 def one_line(error: FlatmeterError) -> str:

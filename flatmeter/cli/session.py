@@ -150,6 +150,7 @@ class Session:
         loader = self._loader()
         for position, path in enumerate(paths):
             self.progress.done = position * len(plan.measures)
+            subject: Subject | None = None
             try:
                 self.watch(f"{path}: reading")
                 subject = loader.load(path)
@@ -163,7 +164,7 @@ class Session:
             except (Stopped, OutputError):
                 raise
             except FlatmeterError as error:
-                self._lost(path, plan, error)
+                self._lost(path, plan, error, subject)
             except Exception as error:
                 self._crashed(path, plan, error)
             if self.outcome.failed(str(path)) and not self.settings.keep_going:
@@ -198,12 +199,25 @@ class Session:
             self._trace(finished.trace)
         self.output.add(rows)
 
-    def _lost(self, path: Path, plan: Plan, error: FlatmeterError) -> None:
-        """A checkpoint of which nothing can be measured."""
+    def _lost(
+        self, path: Path, plan: Plan, error: FlatmeterError, subject: Subject | None = None
+    ) -> None:
+        """A checkpoint of which nothing can be measured.
+
+        Where that is its own doing, not the command's, it is a result to be kept and shown.
+        """
         text = str(error)
         self._error(text if str(path) in text else f"{path}: {text}")
         self.outcome.add(str(path), error.exit_code)
-        self.output.add(failed_rows(str(path), plan, error))
+        if error.exit_code is ExitCode.USAGE:
+            subject = None
+        shown = {row.measure for row in self.output.rows if row.checkpoint == str(path)}
+        rows = failed_rows(subject or str(path), plan, error)
+        rows = [row for row in rows if row.measure not in shown]
+        if self.store is not None and subject is not None:
+            for row in rows:
+                self.store.append([row])
+        self.output.add(rows)
 
     def _crashed(self, path: Path, plan: Plan, error: Exception) -> None:
         from flatmeter.cli.main import ISSUES

@@ -178,9 +178,15 @@ def _cell(
     note = _note(row, notes)
     if not note:
         return text
-    owners = marks.setdefault(f"{row.measure}: {note}", [])
-    owners.append(checkpoint)
-    return f"{text} [{list(marks).index(f'{row.measure}: {note}') + 1}]"
+    said = note if _of_all(own, row) else f"{row.measure}: {note}"
+    marks.setdefault(said, []).append(checkpoint)
+    return f"{text} [{list(marks).index(said) + 1}]"
+
+
+def _of_all(own: Sequence[Row], row: Row) -> bool:
+    """All measures of the checkpoint failed alike, which is no fault of any of them."""
+    several = len({r.measure for r in own}) > 1
+    return several and all((r.status, r.message) == ("error", row.message) for r in own)
 
 
 def _note(row: Row, notes: bool) -> str:

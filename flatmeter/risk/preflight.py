@@ -24,6 +24,11 @@ from flatmeter.risk.empirical import EmpiricalRisk
 #: Most samples of the batch that the preflight looks at.
 PREFLIGHT_SAMPLES = 64
 
+_SEPARATE = (
+    "measures need a loss that is a mean over samples; the one exception are PyTorch's own "
+    "batch-norm layers, so write what mixes samples in terms of them, or leave it out"
+)
+
 
 def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
     """Evaluate loss, gradient and one product on one batch, twice.
@@ -113,8 +118,7 @@ def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> Non
     if not torch.allclose(alone, z[:1], rtol=1e-3, atol=1e-3 * float(z.abs().max())):
         raise FlatmeterError(
             "the network's output for a sample depends on the other samples of its batch",
-            hint="measures need a loss that is a mean over samples; batch-norm is the one exception"
-            " (--bn batch)",
+            hint=_SEPARATE,
         )
     if len(x) > 1 and not torch.allclose(parts, whole, rtol=1e-3, atol=1e-6):
         raise FlatmeterError(
@@ -131,8 +135,7 @@ def _alone(risk: EmpiricalRisk, x: Tensor) -> Tensor:
     except Exception as error:
         raise FlatmeterError(
             f"the network takes {len(x)} samples but not one alone: {_first_line(error)}",
-            hint="measures need a loss that is a mean over samples; batch-norm is the one exception"
-            " (--bn batch)",
+            hint=_SEPARATE,
         ) from error
 
 
@@ -233,13 +236,12 @@ def raise_non_finite(risk: EmpiricalRisk) -> None:
     """Find where values first stop being finite and say so.
 
     Raises:
-        NonFinite: names the first batch and the first layer, or says that all outputs are finite
-            and the loss or gradient is not. Returns only where everything is finite.
+        NonFinite: names the first tensor, or the first batch and the first layer, or says that all
+            outputs are finite and the loss or gradient is not. Returns only where everything is
+            finite.
     """
-    names = risk.space.names
-    for name, part in zip(names, risk.theta.split(risk.space.sizes), strict=True):
-        if not torch.isfinite(part).all():
-            raise NonFinite(f"the parameter {name} holds values that are not finite")
+    _refuse_weights(risk.module)
+    room = "float32 ends at 3e38: --dtype float64 goes further" if risk.dtype.itemsize < 8 else None
     for index, (x, y) in enumerate(risk.batches()):
         bad: list[str] = []
 
@@ -254,18 +256,35 @@ def raise_non_finite(risk: EmpiricalRisk) -> None:
         if not torch.isfinite(x).all() if x.is_floating_point() else False:
             raise NonFinite(f"the inputs of {where} hold values that are not finite")
         if bad:
-            raise NonFinite(f"values stop being finite in {where}, first in layer {bad[0]!r}")
+            raise NonFinite(
+                f"values stop being finite in {where}, first in layer {bad[0]!r}", hint=room
+            )
         if not torch.isfinite(total):
-            raise NonFinite(f"the loss of {where} is not finite although the outputs are")
-        _refuse_gradient(risk, x, y, where)
+            raise NonFinite(
+                f"the loss of {where} is not finite although the outputs are", hint=room
+            )
+        name = _first_bad_gradient(risk, x, y)
+        if name is not None:
+            raise NonFinite(f"the gradient of {where} is not finite, first in {name}", hint=room)
 
 
-def _refuse_gradient(risk: EmpiricalRisk, x: Tensor, y: Tensor, where: str) -> None:
+def _refuse_weights(module: nn.Module) -> None:
+    hint = "the training diverged before it was saved, or the file was damaged"
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFinite(f"the parameter {name} holds values that are not finite", hint=hint)
+    for name, buffer in module.named_buffers():
+        # Infinity may be meant there: masks of attention hold it.
+        if buffer.isnan().any():
+            raise NonFinite(f"the buffer {name} holds values that are not a number", hint=hint)
+
+
+def _first_bad_gradient(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> str | None:
+    """Name of the first parameter in which the gradient of a batch is not finite."""
     point = risk.theta.detach().requires_grad_()
     (g,) = torch.autograd.grad(risk.total(point, x, y), point, materialize_grads=True)
-    for name, part in zip(risk.space.names, g.split(risk.space.sizes), strict=True):
-        if not torch.isfinite(part).all():
-            raise NonFinite(f"the gradient of {where} is not finite, first in {name}")
+    parts = zip(risk.space.names, g.split(risk.space.sizes), strict=True)
+    return next((name for name, part in parts if not torch.isfinite(part).all()), None)
 
 
 def _notes(risk: EmpiricalRisk, gradient: Tensor) -> tuple[str, ...]:

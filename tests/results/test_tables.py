@@ -180,3 +180,16 @@ def test_values_by_name():
         results.value("spheres", checkpoint="runs/b.pt")
     with pytest.raises(UsageError, match="no result"):
         results.value("cubes")
+
+
+def test_what_all_measures_failed_of_is_said_once():
+    lost = [
+        _row("a.pt", name, None, status="error", message="w holds values that are not finite")
+        for name in ("trace_of_things", "spheres")
+    ]
+    good = [_row("b.pt"), _row("b.pt", "spheres", None, status="error", message="a bug")]
+    assert pivot([*lost, *good]).footnotes == (
+        "[1] w holds values that are not finite (a.pt)",
+        "[2] spheres: a bug (b.pt)",
+    )
+    assert pivot(lost[:1]).footnotes == ("[1] trace_of_things: w holds values that are not finite",)

@@ -112,6 +112,40 @@ def test_parameters_that_are_not_finite(make_risk):
         preflight(make_risk(net, X, Y))
 
 
+def test_a_fixed_parameter_that_is_not_finite(make_risk):
+    net = with_layer(torch.relu)
+    with torch.no_grad():
+        net[0].bias[1] = float("inf")
+    net[0].bias.requires_grad_(False)
+    with pytest.raises(NonFinite, match=r"0\.bias"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_a_buffer_that_is_not_a_number(make_risk):
+    net = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    net[1].running_mean[0] = float("nan")
+    with pytest.raises(NonFinite, match=r"1\.running_mean"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_a_mask_of_infinities_is_not_blamed(make_risk):
+    net = with_layer(lambda x: torch.log(x - 1e9))
+    net.register_buffer("mask", torch.tensor([-torch.inf]))
+    with pytest.raises(NonFinite, match="layer '1'"):
+        preflight(make_risk(net, X, Y))
+
+
+def test_an_overflow_of_float32_says_what_has_room(make_risk):
+    net = with_layer(torch.relu)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1e30)
+    with pytest.raises(NonFinite, match=r"batch 0 .*layer '2'") as caught:
+        preflight(make_risk(net, X, Y, dtype=torch.float32))
+    assert "--dtype float64" in caught.value.hint
+    preflight(make_risk(net, X, Y))
+
+
 def test_inputs_of_the_wrong_shape(make_risk):
     with pytest.raises(DataError, match=r"inputs of shape \[9, 4\]"):
         preflight(make_risk(with_layer(torch.relu), X[:, :4], Y))
@@ -143,8 +177,16 @@ def test_outputs_that_do_not_count_samples(make_risk):
 
 
 def test_a_network_that_takes_no_sample_alone_is_refused(make_risk):
-    # One batch-norm keeps statistics, the other uses the batch's.
+    def several(h):
+        return F.batch_norm(h, None, None, training=True)
+
+    with pytest.raises(FlatmeterError, match="not one alone") as caught:
+        preflight(make_risk(with_layer(several), X, Y))
+    assert "PyTorch's own batch-norm layers" in caught.value.hint
+
+
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+def test_a_batch_norm_without_statistics_beside_one_with_them(make_risk, bn):
     norms = nn.BatchNorm1d(5), nn.BatchNorm1d(5, track_running_stats=False)
-    net = nn.Sequential(nn.Linear(4, 5), norms[0], nn.Linear(5, 5), norms[1], nn.Linear(5, 3))
-    with pytest.raises(FlatmeterError, match="not one alone"):
-        preflight(make_risk(net, torch.randn(6, 4), torch.arange(6) % 3))
+    net = nn.Sequential(nn.Linear(6, 5), norms[0], nn.Linear(5, 5), norms[1], nn.Linear(5, 3))
+    preflight(make_risk(net, X, Y, bn=bn))
