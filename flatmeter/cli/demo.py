@@ -22,10 +22,11 @@ def command(folder: Path) -> int:
     from flatmeter.watch import Watch
 
     with Interrupts(Watch()) as interrupts:
-        import torch
+        with interrupts.held():
+            import torch
 
-        from flatmeter.cli.session import Session
-        from flatmeter.demo import train_all
+            from flatmeter.cli.session import Session
+            from flatmeter.demo import train_all
 
         # Networks as small as these leave further threads nothing to do but wait for each other.
         torch.set_num_threads(1)

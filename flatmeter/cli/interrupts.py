@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from flatmeter.errors import Stopped, StoppedByHand
+from flatmeter.errors import FlatmeterError, Stopped, StoppedByHand
 from flatmeter.watch import Watch
 
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGINT", "SIGALRM")
@@ -48,6 +48,9 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(error, Exception) and not isinstance(error, FlatmeterError):
+            # What fails after a signal was broken off by it.
+            self.watch.check()
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -128,8 +128,10 @@ def command(
 
     configuration = configure(given_flags(context), files=files, environment=os.environ)
     with Interrupts(Watch(), configuration.settings.max_time) as interrupts:
-        # Entered first: this import takes seconds, in which a job may be stopped.
-        from flatmeter.cli.session import Session
+        # Entered first: this import takes seconds, in which a job may be stopped. Held, because a
+        # library whose import is broken off may swallow the signal and fail on what is half there.
+        with interrupts.held():
+            from flatmeter.cli.session import Session
 
         session = Session(configuration, interrupts, force=force, quiet=quiet, verbose=verbose)
         return session.plan(checkpoints) if dry_run else session.run(checkpoints)
