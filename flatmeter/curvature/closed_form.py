@@ -21,8 +21,9 @@ from flatmeter.curvature.flatness_sums import FeatureMoments, RowBlocks, Scales
 from flatmeter.curvature.linear_layers import LinearLayer, call_of, watched
 from flatmeter.curvature.matrix_view import MatrixView
 from flatmeter.risk.cost import FORWARD
+from flatmeter.risk.cross_entropy import CrossEntropy
 from flatmeter.risk.empirical import EmpiricalRisk
-from flatmeter.risk.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from flatmeter.risk.losses import BinaryCrossEntropy, MeanSquaredError
 
 #: Most probabilities held in float64 at once.
 CHUNK = 2**22

@@ -11,13 +11,8 @@ from torch import Tensor
 
 from flatmeter.errors import DataError, NotApplicable, UsageError
 from flatmeter.importing import load_object
-from flatmeter.risk.losses import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Loss,
-    MeanSquaredError,
-    in_words,
-)
+from flatmeter.risk.cross_entropy import CrossEntropy
+from flatmeter.risk.losses import BinaryCrossEntropy, Loss, MeanSquaredError, in_words
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from flatmeter.errors import DataError, NotApplicable, UsageError
+from flatmeter.risk.cross_entropy import CrossEntropy
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
-from flatmeter.risk.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from flatmeter.risk.losses import BinaryCrossEntropy, MeanSquaredError
 
 
 def dense_curvature(loss, z, y):
