@@ -18,11 +18,29 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+_CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = (
+    "input",
+    "weight",
+    "bias",
+    "stride",
+    "padding",
+    "output_padding",
+    "groups",
+    "dilation",
+)
+_EMBEDDING = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
 _LINEAR: dict[Any, tuple[str, tuple[str, ...]]] = {
     F.linear: ("linear", ("input", "weight", "bias")),
-    torch.conv1d: ("conv", ("input", "weight", "bias", "stride", "padding", "dilation", "groups")),
-    torch.conv2d: ("conv", ("input", "weight", "bias", "stride", "padding", "dilation", "groups")),
+    torch.conv1d: ("conv", _CONV),
+    torch.conv2d: ("conv", _CONV),
+    torch.conv3d: ("other_conv", _CONV),
+    torch.conv_transpose1d: ("other_conv", _TRANSPOSED),
+    torch.conv_transpose2d: ("other_conv", _TRANSPOSED),
+    torch.conv_transpose3d: ("other_conv", _TRANSPOSED),
+    F.embedding: ("embedding", _EMBEDDING),
     F.layer_norm: ("layer_norm", ("input", "normalized_shape", "weight", "bias", "eps")),
+    F.rms_norm: ("rms_norm", ("input", "normalized_shape", "weight", "eps")),
     F.group_norm: ("group_norm", ("input", "num_groups", "weight", "bias", "eps")),
     F.batch_norm: (
         "batch_norm",
@@ -47,7 +65,8 @@ class Call:
     """One use of a weight and a bias by an operator that the ghost method knows.
 
     Args:
-        kind: ``linear``, ``conv``, ``batch_norm``, ``layer_norm`` or ``group_norm``.
+        kind: ``linear``, ``conv`` (one or two dimensions), ``other_conv`` (three, or transposed),
+            ``embedding``, ``batch_norm``, ``layer_norm``, ``rms_norm`` or ``group_norm``.
         function: the operator.
         arguments: by name, as it was called.
         output: what the rest of the network computes from; derivatives are taken with respect to
@@ -120,6 +139,9 @@ class Capture(TorchFunctionMode):
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Any:
         kind, signature = _LINEAR[func]
         arguments = dict(zip(signature, args, strict=False)) | kwargs
+        if arguments.get("scale_grad_by_freq") or arguments.get("max_norm"):
+            # Its gradient is not its derivative.
+            return out
         weight, bias = arguments.get("weight"), arguments.get("bias")
         call = Call(
             kind=kind,

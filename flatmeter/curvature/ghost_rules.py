@@ -32,8 +32,10 @@ def squared_norms(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     if call.weight is not None:
         if call.kind in ("linear", "conv"):
             out[call.weight] = _factored_norms(*factors(call, deltas))
+        elif call.kind == "embedding":
+            out[call.weight] = _embedding_norms(call, deltas)
         else:
-            out[call.weight] = _sum_squares(_norm_weight(call, deltas))
+            out[call.weight] = _formed_norms(call, deltas)
     if call.bias is not None:
         out[call.bias] = _sum_squares(_bias(call, deltas))
     return out
@@ -55,6 +57,10 @@ def gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
         if call.kind in ("linear", "conv"):
             a, d = factors(call, deltas)
             grad = torch.einsum("cngto,ngti->cngoi", d, a)
+        elif call.kind == "embedding":
+            grad = _embedding_weight(call, deltas)
+        elif call.kind == "other_conv":
+            grad = _convolution_weight(call, deltas)
         else:
             grad = _norm_weight(call, deltas)
         out[call.weight] = grad.reshape(*deltas.shape[:2], *shape)
@@ -85,8 +91,7 @@ def squared_gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     # One sample at a time: a sample's gradients are as large as the parameters.
     for i in range(deltas.shape[1]):
-        sample = replace(call, arguments={**call.arguments, "input": call.input[i : i + 1]})
-        for name, grad in gradients(sample, deltas[:, i : i + 1]).items():
+        for name, grad in gradients(_only(call, i), deltas[:, i : i + 1]).items():
             total = grad.double().square().sum((0, 1))
             totals[name] = totals[name] + total if name in totals else total
     return totals
@@ -163,6 +168,63 @@ def _factored_norms(a: Tensor, d: Tensor) -> Tensor:
     return grad.square().sum((-1, -2, -3), dtype=torch.float64)
 
 
+def _formed_norms(call: Call, deltas: Tensor) -> Tensor:
+    """Squared norms ``[c, n]`` of gradients that are formed, of kernels one sample at a time."""
+    if call.kind != "other_conv":
+        return _sum_squares(_norm_weight(call, deltas))
+    norms = [
+        _sum_squares(_convolution_weight(_only(call, i), deltas[:, i : i + 1]))
+        for i in range(deltas.shape[1])
+    ]
+    return torch.cat(norms, 1)
+
+
+def _only(call: Call, i: int) -> Call:
+    """The call with the input of one sample."""
+    return replace(call, arguments={**call.arguments, "input": call.input[i : i + 1]})
+
+
+def _convolution_weight(call: Call, deltas: Tensor) -> Tensor:
+    """Kernel gradients ``[c, n, *kernel]`` by the operator's own derivative, sample by sample."""
+    weight = call.arguments["weight"].detach()
+    others = {k: v for k, v in call.arguments.items() if k not in ("input", "weight", "bias")}
+
+    def gradient(sample: Tensor, delta: Tensor) -> Tensor:
+        back = torch.func.vjp(lambda w: call.function(sample[None], w, **others), weight)[1]
+        grad: Tensor = back(delta[None])[0]
+        return grad
+
+    over_samples = torch.func.vmap(gradient)
+    return torch.func.vmap(over_samples, in_dims=(None, 0))(call.input, deltas)
+
+
+def _embedding_norms(call: Call, deltas: Tensor) -> Tensor:
+    """``Σ_tt' [token t is token t'] ⟨δ_t, δ_t'⟩``, without a row for every word that there is."""
+    tokens = call.input.flatten(1)
+    d = _without_padding(call, deltas)
+    same = tokens.unsqueeze(-1) == tokens.unsqueeze(-2)
+    return (d @ d.transpose(-1, -2) * same).sum((-1, -2), dtype=torch.float64)
+
+
+def _embedding_weight(call: Call, deltas: Tensor) -> Tensor:
+    d = _without_padding(call, deltas)
+    grad = d.new_zeros(*d.shape[:2], *call.arguments["weight"].shape)
+    index = call.input.flatten(1)[None, :, :, None].expand(d.shape)
+    return grad.scatter_add_(2, index, d)
+
+
+def _without_padding(call: Call, deltas: Tensor) -> Tensor:
+    """Cotangents ``[c, n, t, e]`` of the tokens, zero where a token is padding."""
+    tokens = call.input.flatten(1)
+    d: Tensor = deltas.reshape(*deltas.shape[:2], tokens.shape[1], -1)
+    padding = call.arguments.get("padding_idx")
+    if padding is None:
+        return d
+    rows = call.arguments["weight"].shape[0]
+    counted: Tensor = d * (tokens != padding % rows).unsqueeze(-1)
+    return counted
+
+
 def _norm_weight(call: Call, deltas: Tensor) -> Tensor:
     """Gradient of a normalisation's scale: cotangent times normalised input, summed."""
     plain = {k: v for k, v in call.arguments.items() if k not in ("weight", "bias")}
@@ -177,7 +239,7 @@ def _bias(call: Call, deltas: Tensor) -> Tensor:
 
 def _sum_positions(call: Call, deltas: Tensor) -> Tensor:
     """Sum of ``[c, n, …]`` over everything that the parameter is broadcast over."""
-    if call.kind == "layer_norm":
+    if call.kind in ("layer_norm", "rms_norm"):
         kept = len(call.arguments["normalized_shape"])
         return deltas.flatten(2, -kept - 1).sum(2) if deltas.dim() > 2 + kept else deltas
     if call.kind == "linear":

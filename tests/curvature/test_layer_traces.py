@@ -62,6 +62,35 @@ class Tokens(nn.Module):
         return self.head(F.gelu(h).mean(-1))
 
 
+class Words(nn.Module):
+    """Token ids with padding and repeats, and a scale by the root mean square."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(6, 4, padding_idx=-1)
+        self.norm = nn.RMSNorm(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.norm(self.embed(x))).mean(1))
+
+
+class Volumes(nn.Module):
+    """Convolutions in three dimensions, and transposed ones with groups, strides and dilation."""
+
+    def __init__(self):
+        super().__init__()
+        self.solid = nn.Conv3d(1, 2, 2, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, output_padding=1, groups=2)
+        self.line = nn.ConvTranspose1d(4, 2, 2, dilation=2, bias=False)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.solid(x)).flatten(1, 2)[:, :4]
+        h = torch.tanh(self.up(h)).mean(3)
+        return self.head(self.line(h).mean(2))
+
+
 class SequenceFirst(nn.Module):
     """The first dimension inside counts positions: the ghost method must not be used there."""
 
@@ -90,6 +119,8 @@ def nets():
         "residual": (residual, images, y),
         "tied": (Tied(), vectors, y),
         "tokens": (Tokens(), tokens, y),
+        "words": (Words(), torch.randint(0, 6, (7, 5)), y),
+        "volumes": (Volumes(), torch.randn(7, 1, 4, 3, 4), y),
         "sequence first": (SequenceFirst(), torch.randn(7, 7, 2), y),
     }
 
@@ -102,7 +133,7 @@ def block_traces(risk, matrix):
     return np.array([float(p.sum()) for p in parts])
 
 
-@pytest.mark.parametrize("name", ["mlp", "gelu", "residual", "tokens"])
+@pytest.mark.parametrize("name", ["mlp", "gelu", "residual", "tokens", "words", "volumes"])
 def test_exact_gauss_newton_traces(name, make_risk, dense):
     risk = make_risk(*NETS[name], batch_size=3)
     traces = layer_traces(risk)
@@ -152,6 +183,9 @@ def test_what_the_ghost_method_must_leave_to_probes(make_risk):
     }
     assert eligible(make_risk(*NETS["sequence first"])).names == {"head.weight", "head.bias"}
     assert not eligible(make_risk(*NETS["residual"], bn="batch")).names
+    words = Words()
+    words.embed.scale_grad_by_freq = True
+    assert "embed.weight" not in eligible(make_risk(words, *NETS["words"][1:])).names
 
 
 @pytest.mark.parametrize(
