@@ -46,6 +46,16 @@ def load_object(spec: str, *, where: str) -> Any:
         ) from None
 
 
+def module_of(spec: str) -> ModuleType | None:
+    """The module that :func:`load_object` imported for an import path, if it did."""
+    target = spec.rpartition(":")[0]
+    return sys.modules.get(_file_module(Path(target)) if target.endswith(".py") else target)
+
+
+def _file_module(path: Path) -> str:
+    return f"flatmeter_user_{path.stem}"
+
+
 def _offered(module: ModuleType, attribute: str) -> str:
     """The nearest name in a module, and the functions and classes that it defines itself."""
     things = {
@@ -71,7 +81,7 @@ def _load(name: str, where: str) -> ModuleType:
 def _load_file(path: Path, where: str) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"no such file: {path}", where=where)
-    spec = importlib.util.spec_from_file_location(f"flatmeter_user_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(_file_module(path), path)
     if spec is None or spec.loader is None:
         raise UsageError(f"not a Python file: {path}", where=where)
     module = importlib.util.module_from_spec(spec)

@@ -18,7 +18,8 @@ from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import as_dataset, load_data
 from flatmeter.errors import UsageError
 from flatmeter.missing import missing
-from flatmeter.model.registry import build_model
+from flatmeter.model.registry import LIBRARIES, build_model
+from flatmeter.own_code import source_hash
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
@@ -159,6 +160,8 @@ class Loader:
         notes = fit(network, checkpoint)
         data = self._dataset(words)
         loss, said = settle_loss(words.get("loss"), data, where=str(path))
+        if isinstance(loss, FunctionLoss):
+            recipe["loss_source"] = source_hash(loss.spec)
         return Subject(
             name=str(path),
             model=network,
@@ -174,8 +177,10 @@ class Loader:
         spec, args = words["model"], dict(words["model_args"])
         if isinstance(spec, nn.Module):
             return spec, {"model": type(spec).__qualname__}
-        recipe = {"model": spec, "model_args": args, "source": _source_hash(spec)}
-        return build_model(spec, args), recipe
+        model = build_model(spec, args)
+        library = spec.partition(":")[0] in LIBRARIES
+        source = None if library else source_hash(spec)
+        return model, {"model": spec, "model_args": args, "source": source}
 
     def _dataset(self, words: Mapping[str, Any]) -> Dataset:
         """The data that the words name; the source read last is kept for the next checkpoint."""
@@ -214,12 +219,6 @@ def describe_loss(loss: Loss) -> dict[str, Any]:
         "name": loss.name,
         **{k: v for k, v in vars(loss).items() if not callable(v) and not k.startswith("_")},
     }
-
-
-def _source_hash(spec: str) -> str | None:
-    """Hash of the file that a factory stands in: other code is another network."""
-    path = Path(spec.rpartition(":")[0])
-    return _hash(path.read_text()) if path.suffix == ".py" and path.is_file() else None
 
 
 def _hash(text: str) -> str:
