@@ -40,13 +40,7 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
     Returns:
         ``[B]`` float64, between 0 and 1; 0 where the gradient or the block is zero.
     """
-    point = risk.theta.clone().requires_grad_()
-    x, _ = next(risk.batches())
-    z = risk.outputs(point, x)
-    signs = torch.randn(z.shape, generator=derived_generator(seed, "euler"), dtype=torch.float64)
-    weights = signs.to(z.device, z.dtype)
-    (gradient,) = torch.autograd.grad((weights * z).sum(), point, materialize_grads=True)
-    risk.cost.add(GRADIENT * len(x) / risk.n)
+    gradient = _gradient(risk, seed)
     sizes = torch.tensor([len(b) for b in blocks], dtype=torch.long)
     label = torch.arange(len(blocks)).repeat_interleave(sizes).to(risk.device)
     index = torch.cat([b.to(risk.device) for b in blocks])
@@ -56,3 +50,25 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
         return values.new_zeros(len(blocks)).index_add_(0, label, values)
 
     return sums(w * g).abs() / (sums(w * w) * sums(g * g)).sqrt().clamp_min(1e-300)
+
+
+def idle_tensors(risk: EmpiricalRisk) -> frozenset[str]:
+    """Names of tensors that the outputs do not depend on: no entry has a gradient.
+
+    A layer that is never called, one whose result is dropped, or one behind ``detach``. Seen on the
+    first batch, like :func:`euler_ratios`.
+    """
+    parts = _gradient(risk, 0).split(risk.space.sizes)
+    return frozenset(n for n, g in zip(risk.space.names, parts, strict=True) if not g.any())
+
+
+def _gradient(risk: EmpiricalRisk, seed: int) -> Tensor:
+    """Gradient ``[P]`` of a random linear function of the outputs on the first batch."""
+    point = risk.theta.clone().requires_grad_()
+    x, _ = next(risk.batches())
+    z = risk.outputs(point, x)
+    signs = torch.randn(z.shape, generator=derived_generator(seed, "euler"), dtype=torch.float64)
+    weights = signs.to(z.device, z.dtype)
+    (gradient,) = torch.autograd.grad((weights * z).sum(), point, materialize_grads=True)
+    risk.cost.add(GRADIENT * len(x) / risk.n)
+    return gradient

@@ -220,7 +220,11 @@ def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> Iterator[tuple[Call,
         columns if batched else columns[0],
         retain_graph=True,
         is_grads_batched=batched,
-        materialize_grads=True,
+        allow_unused=True,
     )
     for call, delta in zip(calls, deltas, strict=True):
-        yield call, delta if batched else delta.unsqueeze(0)
+        if delta is None:
+            # What the loss does not see has no curvature.
+            yield call, call.output.new_zeros(len(columns), *call.output.shape)
+        else:
+            yield call, delta if batched else delta.unsqueeze(0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flatmeter.data.dataset import Dataset
-from flatmeter.errors import DataError
+from flatmeter.errors import DataError, NotApplicable
 from flatmeter.risk.attention import math_attention
 from flatmeter.risk.batch_norm import (
     BNMode,
@@ -100,6 +100,11 @@ class EmpiricalRisk:
         named = dict(self.module.named_parameters())
         self.theta = self.space.flatten({n: named[n].detach() for n in self.space.names})
         self.n = len(data)
+        if self.samples_interact and self.n < 2:
+            raise NotApplicable(
+                "batch-norm with the statistics of the batch needs at least two samples",
+                hint="give more --data, or measure with --bn eval",
+            )
         self.normalizer = float(loss.count(data.targets))
         if self.normalizer <= 0:
             raise DataError("no target counts towards the loss: their weights sum to zero")
@@ -169,9 +174,33 @@ class EmpiricalRisk:
         for start, stop in self._bounds():
             yield self._inputs(inputs[start:stop]), targets[start:stop].to(self.device)
 
+    def groups(self, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """The samples in groups that no batch size changes, each in batches.
+
+        Args:
+            size: samples in a group; batches of statistics are groups of their own.
+        """
+        if self.samples_interact:
+            yield from ([batch] for batch in self.batches())
+            return
+        inputs, targets = self.data.inputs, self.data.targets
+        for first in range(0, self.n, size):
+            last = min(first + size, self.n)
+            step = min(size, self.batch_size)
+            yield [
+                (
+                    self._inputs(inputs[a : min(a + step, last)]),
+                    targets[a : min(a + step, last)].to(self.device),
+                )
+                for a in range(first, last, step)
+            ]
+
     def _bounds(self) -> list[tuple[int, int]]:
         size = self.bn_batch if self.samples_interact else self.batch_size
         parts = -(-self.n // size)
+        if self.samples_interact:
+            # One sample has no statistics.
+            parts = min(parts, self.n // 2)
         # Nearly equal parts: a last batch of a sample or two would have no statistics to speak of.
         return list(pairwise(round(i * self.n / parts) for i in range(parts + 1)))
 

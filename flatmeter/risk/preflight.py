@@ -45,6 +45,7 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
         NotDeterministic: two evaluations differ, or the network writes to its buffers.
         NotDifferentiable: an operator has no first or second derivative.
     """
+    _refuse_other_gradients(risk.module)
     x, y = _first_batch(risk)
     with torch.no_grad():
         z = _first_outputs(risk, x)
@@ -109,8 +110,21 @@ def _check_repeatable(risk: EmpiricalRisk, x: Tensor) -> None:
             )
 
 
+def _refuse_other_gradients(module: nn.Module) -> None:
+    """Refuse layers whose gradient is, by design, not the derivative of what they compute."""
+    for name, layer in module.named_modules():
+        if getattr(layer, "scale_grad_by_freq", False):
+            raise FlatmeterError(
+                f"the gradient of layer {name!r} is not the derivative of its output: it has "
+                "scale_grad_by_freq=True",
+                hint="build the network without it for measuring; it changes training only",
+            )
+
+
 def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> None:
     """Without batch statistics the loss must be a mean over samples, however they are batched."""
+    if len(x) == 1:
+        return
     with torch.no_grad():
         alone = _alone(risk, x)
         parts = risk.loss.total(z[:1], y[:1]) + risk.loss.total(z[1:], y[1:])
@@ -120,7 +134,7 @@ def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> Non
             "the network's output for a sample depends on the other samples of its batch",
             hint=_SEPARATE,
         )
-    if len(x) > 1 and not torch.allclose(parts, whole, rtol=1e-3, atol=1e-6):
+    if not torch.allclose(parts, whole, rtol=1e-3, atol=1e-6):
         raise FlatmeterError(
             "the loss of a batch is not the mean of its samples' losses",
             hint="give a loss that averages over samples",

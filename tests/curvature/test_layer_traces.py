@@ -335,3 +335,51 @@ def test_one_probe_leaves_the_error_unknown(make_risk):
     assert not total.exact
     assert not total.converged
     assert total.stderr == float("inf")
+
+
+class Unseen(nn.Module):
+    """Layers that run and that the loss does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Linear(6, 5)
+        self.aux = nn.Linear(5, 3)
+        self.dropped = nn.Conv1d(1, 2, 2)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        self.dropped(x.unsqueeze(1))
+        h = torch.relu(self.trunk(x))
+        return self.head(h), self.aux(h)
+
+
+class Detached(Unseen):
+    def forward(self, x):
+        return self.head(torch.relu(self.trunk(x)).detach())
+
+
+@pytest.mark.parametrize("kind", [Unseen, Detached])
+@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
+def test_what_the_loss_does_not_see_has_no_curvature(kind, curvature, make_risk, dense):
+    torch.manual_seed(0)
+    _, vectors, y = NETS["mlp"]
+    risk = make_risk(kind(), vectors, y)
+    traces = layer_traces(risk, curvature=curvature)
+    expected = block_traces(risk, dense.hessian(risk))
+    np.testing.assert_allclose(traces.values, expected, rtol=1e-9, atol=1e-14)
+    unseen = {"aux.weight", "aux.bias", "dropped.weight", "dropped.bias"}
+    if kind is Detached:
+        unseen |= {"trunk.weight", "trunk.bias"}
+    for name in unseen:
+        assert traces.estimates[name].value == 0.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, None])
+def test_probed_traces_do_not_follow_the_batch_size(batch_size, make_risk):
+    torch.manual_seed(0)
+    x, y = torch.randn(300, 6), torch.arange(300) % 3
+    whole, split = (make_risk(Tied(), x, y, batch_size=b) for b in (300, batch_size))
+    split.theta = whole.theta
+    expected, found = (layer_traces(r, max_probes=24) for r in (whole, split))
+    assert len(expected.probes)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-9)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatmeter.errors import DataError
+from flatmeter.errors import DataError, NotApplicable
 from flatmeter.risk.custom_loss import FunctionLoss
 
 
@@ -150,3 +150,17 @@ def test_accuracy_means_nothing_where_a_batch_has_none(make_risk):
     assert make_risk(net, x, y, loss=labels, batch_size=3).evaluate().accuracy is None
     known = make_risk(net, x, y % 3, loss=labels, batch_size=4).evaluate()
     assert known.accuracy == make_risk(net, x, y % 3).evaluate().accuracy
+
+
+@pytest.mark.parametrize(("n", "bn_batch", "sizes"), [(3, 2, [3]), (5, 2, [2, 3]), (2, 2, [2])])
+def test_no_batch_of_statistics_holds_a_single_sample(n, bn_batch, sizes, make_risk):
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    risk = make_risk(net, torch.randn(n, 4), torch.arange(n) % 3, bn="batch", bn_batch=bn_batch)
+    assert sorted(len(x) for x, _ in risk.batches()) == sizes
+    risk.value_and_gradient()
+
+
+def test_statistics_of_one_sample_are_refused(make_risk):
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with pytest.raises(NotApplicable, match="two samples"):
+        make_risk(net, torch.randn(1, 4), torch.tensor([0]), bn="batch")

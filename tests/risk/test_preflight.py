@@ -190,3 +190,16 @@ def test_a_batch_norm_without_statistics_beside_one_with_them(make_risk, bn):
     norms = nn.BatchNorm1d(5), nn.BatchNorm1d(5, track_running_stats=False)
     net = nn.Sequential(nn.Linear(6, 5), norms[0], nn.Linear(5, 5), norms[1], nn.Linear(5, 3))
     preflight(make_risk(net, X, Y, bn=bn))
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce", "cross_entropy"])
+def test_a_single_sample(loss, make_risk):
+    y = torch.tensor([1]) if loss == "cross_entropy" else torch.rand(1, 3)
+    assert preflight(make_risk(nn.Linear(4, 3), torch.randn(1, 4), y, loss)) is not None
+
+
+def test_a_gradient_that_is_no_derivative_is_refused(make_risk):
+    net = nn.Sequential(nn.Embedding(5, 3, scale_grad_by_freq=True), nn.Flatten(), nn.Linear(6, 3))
+    risk = make_risk(net, torch.randint(0, 5, (4, 2)), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(FlatmeterError, match="scale_grad_by_freq"):
+        preflight(risk)
