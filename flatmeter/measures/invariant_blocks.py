@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from flatmeter.curvature.euler import euler_ratios, with_scaled_eps
+import torch
+
+from flatmeter.curvature.euler import euler_ratios, idle_tensors, with_scaled_eps
 from flatmeter.errors import NotApplicable
 from flatmeter.measures.context import Context
 from flatmeter.measures.spheres import movable
+from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.symmetry.blocks import Block, scale_invariant_blocks
 
 EULER_TOLERANCE = 1e-3
@@ -36,6 +39,8 @@ def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], t
     risk = context.risk
     group = context.group()
     found = movable(scale_invariant_blocks(group, risk.space), risk.theta)
+    if found:
+        found = _seen(found, risk)
     if not found and group.notes:
         raise NotApplicable(
             f"{title} needs weights whose scale does not matter, and none was both found in the "
@@ -63,3 +68,11 @@ def invariant_blocks(context: Context, title: str) -> tuple[tuple[Block, ...], t
         f"{len(found) - len(kept)} of {len(found)} blocks are left out because evaluation does "
         f"not confirm that their scale does not matter, the first {left}",
     )
+
+
+def _seen(blocks: tuple[Block, ...], risk: EmpiricalRisk) -> tuple[Block, ...]:
+    """Without those in tensors that the outputs do not depend on at all."""
+    idle = idle_tensors(risk)
+    sizes = zip(risk.space.names, risk.space.sizes, strict=True)
+    used = torch.cat([torch.full((size,), name not in idle) for name, size in sizes])
+    return tuple(block for block in blocks if bool(used[block.indices].any()))

@@ -24,14 +24,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from flatmeter.curvature.euler import idle_tensors
 from flatmeter.curvature.ghost import eligible, exact_diagonal
 from flatmeter.curvature.layer_traces import LayerTraces, layer_traces
 from flatmeter.errors import NotApplicable
-from flatmeter.estimate import Estimate
+from flatmeter.estimate import Estimate, Why
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense, exact_traces
-from flatmeter.symmetry.balance import balance
+from flatmeter.symmetry.balance import TOLERANCE, balance
 from flatmeter.symmetry.group import SymmetryGroup
 from flatmeter.symmetry.minimise import Minimum, minimise
 
@@ -98,7 +99,7 @@ class MinimumSharpness(Measure):
             notes += extra
         return Measurement(
             quantities={"value": estimate},
-            parts=_parts(traces, minimum),
+            parts=_parts(traces, minimum, group.basis),
             notes=tuple(notes),
             state={"probes": traces.probes} if len(traces.probes) else {},
         )
@@ -140,13 +141,37 @@ def _gauss_newton_note(traces: LayerTraces) -> str:
     )
 
 
-def _parts(traces: LayerTraces, minimum: Minimum) -> tuple[Part, ...]:
-    scales = dict(zip(traces.names, minimum.log_scales, strict=True))
+def _parts(traces: LayerTraces, minimum: Minimum, basis: np.ndarray) -> tuple[Part, ...]:
+    errors = _scale_errors(traces, _weights(minimum), basis)
     parts = []
-    for name, estimate in traces.estimates.items():
+    for i, (name, estimate) in enumerate(traces.estimates.items()):
         parts.append(Part(name, "trace", estimate))
-        parts.append(Part(name, "log_scale", Estimate.of_exact(float(scales[name]))))
+        scale = _log_scale(float(minimum.log_scales[i]), float(errors[i]), traces)
+        parts.append(Part(name, "log_scale", scale))
     return tuple(parts)
+
+
+def _log_scale(value: float, error: float, traces: LayerTraces) -> Estimate:
+    if error == 0.0:
+        return Estimate.of_exact(value)
+    why = Why.INTERVAL if traces.converged else Why.BUDGET
+    return Estimate(value, error, n=len(traces.probes), converged=traces.converged, why=why)
+
+
+def _scale_errors(traces: LayerTraces, weights: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Standard errors of the log-scales ``[n]`` from those of the traces.
+
+    To first order: at the minimiser ``Eᵀ(w ∘ T) = 0`` with ``w = e^{-2a}``, so a change dT moves it
+    by ``da = E (2 Eᵀ diag(w ∘ T) E)⁻¹ Eᵀ(w ∘ dT)``.
+    """
+    count = len(traces.probes)
+    if count < 2:
+        return np.zeros(len(weights))
+    terms = np.maximum(traces.values, 0.0) * weights
+    hessian = 2.0 * basis.T @ (terms[:, None] * basis)
+    moves = (traces.probes * weights) @ basis @ np.linalg.pinv(hessian) @ basis.T
+    errors: np.ndarray = moves.std(axis=0, ddof=1) / count**0.5
+    return errors
 
 
 def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Estimate, list[str]]:
@@ -164,6 +189,9 @@ def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Es
         if before - value <= 1e-12 * before:
             break
     notes = [] if attained else ["attained = false: the value is an infimum over channel scales"]
+    if balanced.imbalance > TOLERANCE:
+        # The sweeps come down to the minimum from above.
+        return Estimate(value, n=balanced.sweeps, converged=False, why=Why.BUDGET), notes
     return Estimate.of_exact(value), notes
 
 
@@ -175,11 +203,17 @@ def _diagonal(context: Context) -> dict[str, torch.Tensor]:
     """
     risk = context.risk.without_weight_decay()
     admitted = eligible(risk).names
-    missing = [n for n in risk.space.names if n not in admitted]
+    idle = idle_tensors(risk)
+    diagonal = {
+        name: torch.zeros(shape, dtype=torch.float64, device=risk.device)
+        for name, shape in zip(risk.space.names, risk.space.shapes, strict=True)
+        if name in idle
+    }
+    missing = [n for n in risk.space.names if n not in admitted and n not in idle]
     if missing:
         raise NotApplicable(
             "granularity=neuron needs the exact diagonal of the curvature, and "
             f"{missing[0]} is used in a way that has none",
             hint="use granularity=layer",
         )
-    return exact_diagonal(risk, admitted)
+    return diagonal | exact_diagonal(risk, admitted - idle)

@@ -38,6 +38,9 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
     evaluator = Evaluator(module, inputs, names)
     generators, error, notes = verified(_generators(equations, names), evaluator)
     channels, more = _channels(channel_equations(graph, equations.null), evaluator)
+    if equations.unknown:
+        listed = ", ".join(sorted(equations.unknown))
+        more += (f"there is no rule for {listed}, which may hide a symmetry",)
     if generators and evaluator.is_silent:
         more += ("all outputs are zero, so evaluation could not test the symmetries",)
     return SymmetryGroup(

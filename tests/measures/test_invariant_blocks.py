@@ -125,3 +125,28 @@ def test_what_evaluation_does_not_confirm_is_left_out(context, monkeypatch):
     monkeypatch.setattr(module, "scale_invariant_blocks", lambda group, space: (wrong,))
     with pytest.raises(NotApplicable, match="evaluation confirms none"):
         invariant_blocks(ready, "test")
+
+
+class Auxiliary(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.trunk, self.norm = nn.Linear(4, 5, bias=False), norm
+        self.aux, self.head = nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.norm(self.trunk(x)))
+        return self.head(h), self.aux(h)
+
+
+def test_a_head_that_the_loss_does_not_see_is_no_invariant_block(make_risk):
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    for norm, rows in ((nn.Identity(), 0), (nn.BatchNorm1d(5), 5)):
+        risk = make_risk(Auxiliary(norm), x, y, bn="batch")
+        group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+        context = Context(risk=risk, bn=risk.bn, group=lambda group=group: group)
+        if rows:
+            blocks, _ = invariant_blocks(context, "T")
+            assert [b.name for b in blocks] == [f"trunk.weight[{i}]" for i in range(rows)]
+        else:
+            with pytest.raises(NotApplicable, match="no weight of this network"):
+                invariant_blocks(context, "T")

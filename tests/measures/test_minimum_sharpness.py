@@ -226,3 +226,58 @@ def test_a_negative_hessian_trace_is_refused(make_risk):
     assert measure(risk).headline.value > 0
     with pytest.raises(NotApplicable, match="negative"):
         measure(risk, curvature="hessian", max_probes=64)
+
+
+class Shared(nn.Module):
+    """A tensor used twice, whose trace takes probes, between two that can be rescaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        h = torch.relu(torch.nn.functional.linear(h, self.b.weight))
+        return self.c(torch.relu(torch.nn.functional.linear(h, self.b.weight)))
+
+
+def test_log_scales_from_probes_say_their_error(make_risk):
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 4), torch.arange(40) % 3
+    found = []
+    net = Shared()
+    for seed in range(30):
+        risk = make_risk(net, x, y)
+        group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+        context = Context(risk=risk, bn=None, group=lambda group=group: group, seed=seed, rtol=0.2)
+        parts = MinimumSharpness().compute(context).parts
+        (part,) = (p for p in parts if p.scope == "a.weight" and p.quantity == "log_scale")
+        assert not part.estimate.exact
+        assert part.estimate.stderr > 0
+        found.append((part.estimate.value, part.estimate.stderr))
+    values, errors = np.array(found).T
+    assert 0.5 < values.std(ddof=1) / np.sqrt((errors**2).mean()) < 2
+
+
+class Spare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.unused, self.b = nn.Linear(4, 5), nn.Linear(2, 2), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)))
+
+
+def test_neurons_of_a_network_with_a_layer_that_is_not_used(make_risk):
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 4), torch.arange(20) % 3
+    spare = Spare()
+    plain = nn.Sequential(spare.a, nn.ReLU(), spare.b)
+    values = []
+    for net in (spare, plain):
+        risk = make_risk(net, x, y)
+        group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+        context = Context(risk=risk, bn=None, group=lambda group=group: group)
+        measured = MinimumSharpness(granularity="neuron").compute(context)
+        values.append(measured.quantities["value"].value)
+    assert values[0] == pytest.approx(values[1], rel=1e-9)

@@ -284,3 +284,18 @@ def test_of_symmetries_that_hold_alone_and_not_together_the_first_are_kept(monke
     group = group_of(net.double(), torch.randn(3, 4).double())
     assert group.dim == 1
     assert len(group.notes) >= 1
+
+
+def test_an_operator_without_a_rule_is_named():
+    class Pairs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.pair = nn.Linear(4, 5), nn.Bilinear(5, 5, 3)
+
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            return self.pair(h, h)
+
+    group = group_of(Pairs(), torch.randn(3, 4))
+    assert group.unknown_operators
+    assert any("no rule for" in note for note in group.notes)
