@@ -1,0 +1,307 @@
+"""XTrace: a trace from probes each of which is measured on what all the others have left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from torch import Tensor
+
+from flatmeter.errors import NonFinite, UsageError
+from flatmeter.estimate import Estimate, Why, student_quantile
+from flatmeter.randomness import derived_generator
+from flatmeter.spectral.basis import Basis
+from flatmeter.spectral.memory import spare_bytes
+from flatmeter.spectral.operator import Operator, rounding
+
+Floats = NDArray[np.float64]
+
+MIN_PROBES = 8
+"""Fewest probes from which a spread is estimated."""
+
+CAUTION = 4.0
+"""The half-width must be within the tolerance after multiplication by ``1 + CAUTION / k``, twice
+in a row: stopping as soon as an interval looks narrow favours runs whose spread came out small.
+95 % intervals at the first time covered 87 % to 97 %, at the second 92 % to 97 %."""
+
+LEAST_COVARIANCE = 0.4
+"""Least covariance of two probes' traces, in squares of the plain error estimate: ``_spread``."""
+
+PARALLEL = 1e-8
+"""Squared sine below which two left-out directions cannot be told apart in float64."""
+
+
+class Sketch:
+    """Gaussian probes, an orthonormal basis of their products, and the inner products of both.
+
+    Attributes:
+        count: probes k so far; two products each.
+        basis: Q, ``[k, P]`` orthonormal rows with the span of ``A ω_1 … A ω_k``.
+        probes: the ω, in blocks ``[b, P]``.
+        H: ``[k, k]`` ``Q A Q^T``.
+        R: ``[k, k]`` ``Q A Ω``, upper triangular.
+        W: ``[k, k]`` ``Q Ω``.
+        forms: ``[k]`` ``ω^T A ω``.
+        squares: ``[k]`` ``‖ω‖²``.
+
+    Args:
+        op: the operator A.
+        block: probes added at a time.
+    """
+
+    def __init__(self, op: Operator, block: int) -> None:
+        self.block = block
+        # The basis grows by blocks whatever the budget, which may be larger in a later run: the
+        # last bits of a projection depend on how the rows are laid out.
+        self.basis = Basis(op.dim, op.dtype, op.device, block)
+        self.probes: list[Tensor] = []
+        self.H, self.R, self.W = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0))
+        self.forms, self.squares = np.zeros(0), np.zeros(0)
+
+    @property
+    def count(self) -> int:
+        """Probes so far."""
+        return len(self.forms)
+
+    def grow(self, op: Operator, seed: int, purpose: str) -> None:
+        """Add a block of probes, fewer where P is reached, by two products each.
+
+        Raises:
+            NonFinite: a product is infinite or not a number.
+        """
+        old, count = self.count, min(self.count + self.block, op.dim)
+        probes = torch.stack([_gaussian(op, i, seed, purpose) for i in range(old, count)])
+        images = op.matmat(probes)
+        forms = _finite((probes * images).sum(1, dtype=torch.float64).cpu().numpy())
+        pivots = [self._append(op, image, seed, purpose) for image in images]
+        fresh = torch.stack([self.basis[row] for row in range(old, count)])
+        self.probes.append(probes)
+
+        known = self._inner(probes)
+        known_images = self._inner(images)
+        self.W = np.block([[self.W, known[:old]], [self._earlier(fresh), known[old:]]])
+        corner = np.triu(known_images[old:], 1) + np.diag(pivots)
+        self.R = np.block([[self.R, known_images[:old]], [np.zeros((count - old, old)), corner]])
+        sides = _finite(self._inner(op.matmat(fresh)))
+        corner = (sides[old:] + sides[old:].T) / 2
+        self.H = np.block([[self.H, sides[:old]], [sides[:old].T, corner]])
+        self.forms = np.append(self.forms, forms)
+        self.squares = np.append(
+            self.squares, probes.square().sum(1, dtype=torch.float64).cpu().numpy()
+        )
+
+    def _append(self, op: Operator, image: Tensor, seed: int, purpose: str) -> float:
+        """Append what the basis lacks of ``image [P]``; its norm, or least if that is rounding.
+
+        Where an image brings nothing new, any direction serves: it only has to be left out first.
+        """
+        norm = float(torch.linalg.vector_norm(image, dtype=torch.float64))
+        remainder = self.basis.orthogonalise(image)
+        pivot = float(torch.linalg.vector_norm(remainder, dtype=torch.float64))
+        least = rounding(op.dtype) * norm
+        if pivot <= least:
+            remainder = _gaussian(op, self.basis.count, seed, f"{purpose}, direction")
+            remainder = self.basis.orthogonalise(remainder)
+        unit = remainder / torch.linalg.vector_norm(remainder, dtype=torch.float64).to(op.dtype)
+        self.basis.append(unit)
+        return max(pivot, least) or 1.0
+
+    def _inner(self, vectors: Tensor) -> Floats:
+        """Inner products of the basis with ``vectors [b, P]``, summed in float64: ``[m, b]``."""
+        return _sums((self.basis[row] for row in range(self.basis.count)), vectors)
+
+    def _earlier(self, fresh: Tensor) -> Floats:
+        """Inner products of the newest rows ``[b, P]`` with all earlier probes: ``[b, k]``."""
+        return _sums((probe for block in self.probes[:-1] for probe in block), fresh).T
+
+
+@dataclass(frozen=True)
+class XTraceSamples:
+    """A trace estimate and the exchangeable values that it is the mean of.
+
+    Args:
+        estimate: the trace.
+        values: ``[k]`` float64, the trace by each probe on what the others left; not independent.
+        products: operator applications behind the estimate.
+        sketch: hand it back to extend the run, which adds to it.
+    """
+
+    estimate: Estimate
+    values: Floats
+    products: int
+    sketch: Sketch
+
+
+def xtrace(
+    op: Operator,
+    *,
+    rtol: float = 0.01,
+    confidence: float = 0.95,
+    max_products: int = 300,
+    memory_bytes: int | None = None,
+    block: int = 3,
+    seed: int = 0,
+    purpose: str = "xtrace",
+    sketch: Sketch | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> XTraceSamples:
+    """Estimate ``Tr A`` by XTrace with normalised residues (Epperly, Tropp, Webber 2024).
+
+    ``(1/k) Σ_i [Tr(Q_i A Q_i^T) + (P − k + 1) μ_i^T A μ_i / ‖μ_i‖²]`` with ``Q_i`` an orthonormal
+    basis of ``A ω_j, j ≠ i``, and ``μ_i`` what it lacks of the Gaussian probe ``ω_i``. Unbiased; a
+    few large eigenvalues do not add to the error, which falls as the spectrum does. Exact once k
+    is P. Stops when the half-width of the confidence interval is within the tolerance.
+
+    Args:
+        op: the operator A, dim P.
+        rtol: half-width asked for, relative to the estimate.
+        confidence: coverage of the interval.
+        max_products: most applications of ``op``; only whole blocks are spent.
+        memory_bytes: most bytes for vectors, two per probe, half of what is free by default;
+            ``MIN_PROBES`` and one block of probes are always held.
+        block: probes applied together; part of what makes two runs equal to the last bit.
+        seed: of the run.
+        purpose: keeps runs with the same seed apart.
+        sketch: of an earlier run with the same operator, seed, purpose and block; the result is
+            that of a run from scratch.
+        progress: told in words after each block; may raise to stop the run.
+
+    Returns:
+        The estimate, its values and the sketch; ``Why.BUDGET`` where products or memory ran out.
+
+    Raises:
+        NonFinite: a product is infinite or not a number.
+        UsageError: a number that makes no sense.
+    """
+    if block < 2 or max_products < 2 * block or not 0 < confidence < 1:
+        raise UsageError(
+            f"XTrace needs a block of at least 2, max_products of at least two blocks and a "
+            f"confidence in (0, 1), not {block}, {max_products}, {confidence}"
+        )
+    most = _most_probes(op, max_products, memory_bytes, block)
+    sketch = Sketch(op, block) if sketch is None else sketch
+    history: list[float] = []
+    k, narrow = 0, False
+    while True:
+        k = min(k + block, op.dim)
+        if k > sketch.count:
+            sketch.grow(op, seed, purpose)
+        values, stderr = exchangeable(sketch, k, op.dim)
+        history.append(float(values.mean()))
+        if progress is not None:
+            progress(f"trace: {2 * k} products, {history[-1]:.6g}")
+        half = student_quantile(k, confidence) * stderr * (1 + CAUTION / k) if k > 1 else 0.0
+        before, narrow = narrow, half <= rtol * abs(history[-1])
+        within = k == op.dim or (before and narrow and k >= MIN_PROBES)
+        if within or min(k + block, op.dim) > most:
+            break
+    estimate = Estimate(
+        value=history[-1],
+        stderr=stderr,
+        n=k,
+        converged=within,
+        why=Why.INTERVAL if within else Why.BUDGET,
+        history=tuple(history),
+    )
+    return XTraceSamples(estimate, values, 2 * k, sketch)
+
+
+def exchangeable(sketch: Sketch, k: int, dim: int) -> tuple[Floats, float]:
+    """Each probe's trace, and the standard error of their mean, from the first ``k`` probes.
+
+    Args:
+        sketch: of at least k probes.
+        k: how many to use.
+        dim: P.
+
+    Returns:
+        ``[k]`` values, and the standard error, 0 where the sketch spans the whole space.
+    """
+    H, R, W = sketch.H[:k, :k], sketch.R[:k, :k], sketch.W[:k, :k]
+    # Column i of S is the direction of Q that only ω_i's product brought: Q_i is Q without it.
+    S = solve_triangular(R, np.eye(k)).T
+    S /= np.linalg.norm(S, axis=0)
+    brought = S.T @ W
+    X = W - S * np.diag(brought)
+    bends, cosines = S.T @ H @ S, S.T @ S
+    slopes = S.T @ (R - H @ X)
+    heads = np.trace(H) - np.diag(bends)
+    squares = sketch.squares[:k] - np.square(W).sum(0) + np.diag(brought) ** 2
+    forms = sketch.forms[:k] - 2 * (X * R).sum(0) + (X * (H @ X)).sum(0)
+    values: Floats = heads + (dim - k + 1) * forms / squares
+    if k == dim:
+        return values, 0.0
+
+    # The same with a second direction left out, for all pairs at once: rows j, columns i.
+    sines = 1 - cosines**2
+    apart = sines > PARALLEL
+    sines = np.where(apart, sines, 1.0)
+    along = (brought - cosines * np.diag(brought)) / np.sqrt(sines)
+    bend = np.diag(bends)[:, None] - 2 * cosines * bends + cosines**2 * np.diag(bends)
+    bend /= sines
+    slope = (slopes - cosines * np.diag(slopes)) / np.sqrt(sines)
+    forms = forms + 2 * along * slope + along**2 * bend
+    pairs = heads - bend + (dim - k + 2) * forms / (squares + along**2)
+    return values, _spread(values, np.where(apart, values - pairs, 0.0))
+
+
+def _spread(values: Floats, changes: Floats) -> float:
+    """The standard error of the mean of exchangeable values.
+
+    The paper's estimate ``s²/k`` leaves out the covariance C that the values have
+    because each probe helps to deflate for the others: the variance of the mean is ``s²/k + C``,
+    in expectation; 95 % intervals without C cover 76 % to 95 %. Let ``Δ_ij`` be the change of
+    value i when ω_j is left out of its sketch too: value i without ω_j is unbiased whatever ω_j is,
+    so ``C = E Δ_ij Δ_ji`` exactly, and the mean over pairs is unbiased. It scatters, and may come
+    out negative where eigenvalues decay fast; with at least ``LEAST_COVARIANCE`` of ``s²/k`` in
+    its place, intervals from 8 to 26 probes cover 93 % to 97 % on spectra flat, decaying,
+    indefinite and with outliers. The worst found is an exactly constant tail under one outlier,
+    88 % to 92 %.
+
+    Args:
+        values: ``[k]``.
+        changes: ``[k, k]`` with ``Δ_ij`` in row j, column i, and zeros on the diagonal.
+    """
+    k = len(values)
+    plain = float(values.var(ddof=1)) / k
+    covariance = float((changes * changes.T).sum()) / (k * (k - 1))
+    return float(np.sqrt(plain + max(covariance, LEAST_COVARIANCE * plain)))
+
+
+def _most_probes(op: Operator, max_products: int, memory_bytes: int | None, block: int) -> int:
+    """How many probes budget and memory allow; P ends a run by itself."""
+    most = max_products // 2
+    memory_bytes = spare_bytes(op.device) if memory_bytes is None else memory_bytes
+    if memory_bytes is None:
+        return most
+    pair = 2 * op.dim * torch.finfo(op.dtype).bits // 8
+    return min(most, max(memory_bytes // pair, MIN_PROBES + block))
+
+
+def _gaussian(op: Operator, index: int, seed: int, purpose: str) -> Tensor:
+    """Probe ``index``, ``[P]``: normalising what is left of it needs a rotation-invariant one."""
+    generator = derived_generator(seed, purpose, index)
+    vector = torch.randn(op.dim, generator=generator, dtype=torch.float64)
+    return vector.to(dtype=op.dtype, device=op.device)
+
+
+def _sums(rows: Iterable[Tensor], vectors: Tensor) -> Floats:
+    """Inner products of rows ``[P]`` with ``vectors [b, P]``, summed in float64: ``[m, b]``."""
+    sums = [(vectors * row).sum(1, dtype=torch.float64) for row in rows]
+    if not sums:
+        return np.zeros((0, len(vectors)))
+    stacked: Floats = torch.stack(sums).cpu().numpy()
+    return stacked
+
+
+def _finite(sums: Floats) -> Floats:
+    if not np.isfinite(sums).all():
+        raise NonFinite(
+            "a curvature product is infinite or not a number",
+            hint="Try --dtype float64, or look for weights or data that overflow.",
+        )
+    return sums
