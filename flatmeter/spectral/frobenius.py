@@ -1,0 +1,98 @@
+"""The squared Frobenius norm of an operator, from the lengths of its products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from flatmeter.errors import NonFinite, UsageError
+from flatmeter.estimate import Estimate, Why, student_quantile
+from flatmeter.spectral.operator import Operator
+from flatmeter.spectral.probes import rademacher
+from flatmeter.spectral.trace import CAUTION, MIN_PROBES, Floats, TraceSamples
+
+
+def squared_frobenius(
+    op: Operator,
+    *,
+    rtol: float = 0.01,
+    confidence: float = 0.95,
+    max_products: int = 1000,
+    block: int = 8,
+    seed: int = 0,
+    purpose: str = "frobenius",
+    values: Floats | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> TraceSamples:
+    """Estimate ``‖A‖_F² = Tr A² = E ‖A v‖²`` over random signs v (Hutchinson 1990, of A²).
+
+    The variance is ``2 (‖A²‖_F² − Σ (A²)_ii²)``. Its unit is that of A, squared; the square root,
+    whose relative error is half as large, is the norm, biased downwards by less than that.
+
+    Args:
+        op: the operator A.
+        rtol: half-width asked for, relative to the estimate.
+        confidence: coverage of the interval.
+        max_products: most probes, one product each, at least 2.
+        block: probes applied together; part of what makes two runs equal to the last bit.
+        seed: of the run.
+        purpose: keeps runs with the same seed apart.
+        values: ``[n]`` from an earlier run with the same operator, seed, purpose and block; the
+            result is that of a run from scratch.
+        progress: told in words after each block; may raise to stop the run.
+
+    Returns:
+        The estimate of ``Tr A²`` and its probe values ``‖A v_i‖²``.
+
+    Raises:
+        NonFinite: a product is infinite or not a number.
+        UsageError: a number that makes no sense.
+    """
+    if max_products < 2 or block < 1 or not 0 < confidence < 1:
+        raise UsageError(
+            f"a Frobenius norm needs max_products of at least 2, a block of at least 1 and a "
+            f"confidence in (0, 1), not {max_products}, {block}, {confidence}"
+        )
+    saved = np.zeros(0) if values is None else values[:max_products]
+    # Only whole blocks of probes are reused: a product's last bits depend on its neighbours.
+    table, within = saved[:0], False
+    while not within and len(table) < max_products:
+        first = len(table)
+        last = min(first + block, max_products)
+        whole = len(saved) >= first + block
+        fresh = saved[first:last] if whole else _lengths(op, first, last, seed, purpose)
+        table = np.concatenate([table, fresh])
+        if progress is not None:
+            progress(f"Frobenius norm: {len(table)} products, {table.mean():.6g}")
+        if len(table) >= MIN_PROBES:
+            half = student_quantile(len(table), confidence) * _standard_error(table)
+            within = bool(half * (1 + CAUTION / len(table)) <= rtol * table.mean())
+    estimate = Estimate(
+        value=float(table.mean()),
+        stderr=_standard_error(table),
+        n=len(table),
+        converged=within,
+        why=Why.INTERVAL if within else Why.BUDGET,
+        history=tuple(float(v) for v in np.cumsum(table) / np.arange(1, len(table) + 1)),
+    )
+    return TraceSamples(estimate, table)
+
+
+def _lengths(op: Operator, first: int, last: int, seed: int, purpose: str) -> Floats:
+    """``‖A v‖²`` of probes ``first`` to ``last - 1``, summed in float64."""
+    images = op.matmat(rademacher(op, first, last, seed=seed, purpose=purpose))
+    # Squared in float64, since the square of a float32 may overflow.
+    norms = torch.stack([torch.linalg.vector_norm(v, dtype=torch.float64) for v in images])
+    lengths: Floats = norms.square().cpu().numpy()
+    if not np.isfinite(lengths).all():
+        raise NonFinite(
+            "a curvature product is infinite or not a number",
+            hint="Try --dtype float64, or look for weights or data that overflow.",
+        )
+    return lengths
+
+
+def _standard_error(table: Floats) -> float:
+    return float(table.std(ddof=1) / np.sqrt(len(table)))
