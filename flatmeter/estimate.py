@@ -21,7 +21,10 @@ class Why(Enum):
     INTERVAL = "the confidence interval is within the tolerance"
     RESIDUAL = "the residual is within the tolerance"
     LOWER_BOUND = "a lower bound: the best of several ascents"
-    BUDGET = "the product budget ran out before the tolerance was met"
+    BUDGET = (
+        "the budget ran out before the tolerance was met; raise --max-products, or the measure's "
+        "max_products, max_probes or steps"
+    )
     SPREAD = "the starts disagree by more than the tolerance"
     PRECISION = "rounding in this dtype keeps it from the tolerance; use float64"
     BREAKDOWN = "the Krylov space is exhausted: the eigenvalues are exact"

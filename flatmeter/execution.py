@@ -202,6 +202,7 @@ def _unread(name: str, plan: Plan, measure_: Measure) -> Row:
 
 
 def one_line(error: FlatmeterError) -> str:
-    """What happened and what to do next, on one line."""
+    """What happened and what to do next, on one line; longer advice is told on stderr only."""
     text = f"{error.where}: {error.message}" if error.where else error.message
-    return "; ".join(f"{text}; {error.hint}".split("\n")) if error.hint else text
+    text = "; ".join(text.split("\n"))
+    return f"{text}; {error.hint}" if error.hint and "\n" not in error.hint else text

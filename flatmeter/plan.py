@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from flatmeter.config.wording import mistake
 from flatmeter.errors import UsageError
 from flatmeter.measures.base import BNMode, Measure
-from flatmeter.measures.registry import available, load_measure
+from flatmeter.measures.registry import available, load_measure, usable
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,7 @@ def choose(
     names: Sequence[str | Measure | type[Measure]] | str = "all",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     origins: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = warnings.warn,
 ) -> tuple[Measure, ...]:
     """Measures with their settings.
 
@@ -93,13 +95,14 @@ def choose(
         names: of measures, ``file.py:Class``, classes, ready instances, or ``all``.
         options: of measures, by name; those of measures that are not asked for are only checked.
         origins: where each ``options.measure.option`` was set, for messages.
+        tell: given a sentence for each broken plugin that ``all`` leaves out.
 
     Raises:
         UsageError: an unknown measure or option, or a value that an option does not take.
     """
     wanted: list[str | Measure | type[Measure]] = []
     for name in [names] if isinstance(names, str) else names:
-        wanted += list(available()) if name == "all" else [name]
+        wanted += usable(available(), tell) if name == "all" else [name]
     options = dict(options or {})
     chosen: dict[str, Measure] = {}
     for item in wanted:

@@ -23,6 +23,9 @@ from flatmeter.subject import DataSpec, LossSpec, Subject, load, settle_loss
 from flatmeter.watch import Watch
 from flatmeter.workbench import fingerprint
 
+SAMPLES = 4096
+"""Samples that are measured on unless somebody says otherwise."""
+
 
 def measure(
     subject: Subject | nn.Module | str | Path,
@@ -30,7 +33,7 @@ def measure(
     *,
     data: DataSpec | None = None,
     loss: LossSpec | None = None,
-    samples: int | None = 4096,
+    samples: int | None = SAMPLES,
     seed: int = 0,
     bn: BNMode | None = None,
     bn_batch: int = 256,
@@ -59,7 +62,8 @@ def measure(
         data: for a network in memory: a :class:`flatmeter.Dataset`, ``(inputs, targets)``, a
             PyTorch data set of pairs, or a source such as ``"digits:train"``.
         loss: that it was trained with; cross-entropy if left out and targets are class labels.
-        samples: size of the seeded subset of the data, ``None`` for all.
+        samples: size of the seeded subset of the data, ``None`` for all; what was loaded before
+            keeps its data unless fewer are asked for.
         seed: of the subset and of every random vector.
         bn: batch-norm by stored statistics (``eval``) or each batch's own (``batch``); each
             measure's default if left out.
@@ -123,6 +127,8 @@ def as_subject(
     if isinstance(subject, Subject):
         if data is not None:
             subject = replace(subject, data=_dataset(data, samples, seed))
+        elif samples not in (None, SAMPLES):
+            subject = replace(subject, data=_dataset(subject.data, samples, seed))
         if loss is not None:
             subject = replace(subject, loss=settle_loss(loss, subject.data, subject.name)[0])
         return subject

@@ -138,3 +138,13 @@ def test_progress_is_told(net, data):
     said = []
     flatmeter.measure(net, "gradient_norm", data=data, progress=said.append)
     assert any("gradient_norm" in text for text in said)
+
+
+def test_fewer_samples_of_a_loaded_subject(tmp_path):
+    model = build_model("zoo:mlp", {"hidden": [6]})
+    path = flatmeter.save(
+        tmp_path / "a.pt", model, name="zoo:mlp", args={"hidden": [6]}, data="digits"
+    )
+    subject = flatmeter.load(path, loss="cross_entropy")
+    results = flatmeter.measure(subject, "gradient_norm", samples=7)
+    assert results.rows[0].n_data == 7

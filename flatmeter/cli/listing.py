@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 import click
 
 from flatmeter.cli.choice import Choice
-from flatmeter.cli.streams import page_width, write_out
+from flatmeter.cli.streams import page_width, say, write_out
 
 
 def _measures() -> str:
-    from flatmeter.measures.registry import available
+    from flatmeter.measures.registry import available, usable
 
     blocks = []
-    for name, kind in available().items():
+    for name in usable(available(), say):
+        kind = available()[name]
         options = {k: f.default for k, f in kind.Settings.model_fields.items()}
         facts = {
             "invariant to": ", ".join(kind.invariant_to) or "nothing",

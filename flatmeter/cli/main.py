@@ -82,7 +82,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         code = _invoke(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except FlatmeterError as error:
         complain(str(error))

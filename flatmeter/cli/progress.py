@@ -27,10 +27,10 @@ class Progress:
         self._mode = mode
         self._last = time.monotonic()
         self._status: Status | None = None
-        if mode == "auto" and sys.stderr.isatty():
+        if mode == "auto" and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
 
-            console = Console(stderr=True, highlight=False)
+            console = Console(stderr=True, highlight=False, emoji=False)
             self._status = console.status("")
             self._status.start()
 

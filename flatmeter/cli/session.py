@@ -13,7 +13,8 @@ from flatmeter.cli.interrupts import Interrupts, ending
 from flatmeter.cli.outcome import Outcome
 from flatmeter.cli.output import Output
 from flatmeter.cli.progress import Progress
-from flatmeter.cli.streams import ClosedPipe
+from flatmeter.cli.streams import ClosedPipe, say
+from flatmeter.config.fields import SUBJECT_FIELDS
 from flatmeter.config.layers import Configuration
 from flatmeter.errors import ExitCode, FlatmeterError, Stopped
 from flatmeter.execution import Finished, failed_rows, run
@@ -75,6 +76,9 @@ class Session:
             with beforehand():
                 self.store = stack.enter_context(self._store())
                 self.output.run = describe_run(plan)
+                self.output.run["checkpoints"] = self.settings.model_dump(
+                    mode="json", include={*SUBJECT_FIELDS, "samples"}
+                )
                 self._describe()
             try:
                 self._all(plan, paths)
@@ -119,7 +123,7 @@ class Session:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         return Plan(
-            measures=choose(s.measures, s.options, self.configuration.origins),
+            measures=choose(s.measures, s.options, self.configuration.origins, self._warn),
             bn=s.bn,
             bn_batch=s.bn_batch,
             seed=s.seed,
@@ -133,6 +137,10 @@ class Session:
             params=s.params,
             batch_size=None if s.batch_size == "auto" else s.batch_size,
         )
+
+    def _warn(self, text: str) -> None:
+        if not self.quiet:
+            say(f"note: {text}")
 
     def _loader(self) -> Loader:
         s = self.settings

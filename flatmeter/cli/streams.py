@@ -17,8 +17,10 @@ def write_out(text: str) -> None:
     """Print a result, in ASCII where the stream knows no more.
 
     Raises:
-        ClosedPipe: nobody reads it any more.
+        ClosedPipe: nobody reads it any more, or nobody ever did.
     """
+    if sys.stdout is None:
+        raise ClosedPipe
     try:
         _write(sys.stdout, text)
         sys.stdout.flush()
@@ -40,6 +42,8 @@ def complain(text: str) -> None:
 
 def say(text: str) -> None:
     """Tell something on stderr; nobody may be listening."""
+    if sys.stderr is None:
+        return
     try:
         _write(sys.stderr, text.rstrip("\n") + "\n")
         sys.stderr.flush()

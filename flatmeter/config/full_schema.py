@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from pydantic import ConfigDict, Field, create_model
 
 from flatmeter.config.fields import DESCRIPTIONS
 from flatmeter.config.schema import Settings
-from flatmeter.measures.registry import available
+from flatmeter.measures.registry import available, usable
 
 
 def full_schema() -> dict[str, Any]:
     """JSON Schema from the same models that validate a run."""
     kinds = available()
     fields: dict[str, Any] = {
-        name: (kinds[name].Settings, Field({}, description=kinds[name].title)) for name in kinds
+        name: (kinds[name].Settings, Field({}, description=kinds[name].title))
+        for name in usable(kinds, warnings.warn)
     }
     options = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
     field: Any = Field({}, description=DESCRIPTIONS["options"])

@@ -69,8 +69,8 @@ class Measure(ABC):
 
     Class attributes:
         name: the identifier used on the command line and in results.
-        title: what a reader calls it.
-        reference: paper and equation.
+        title: what a reader calls it; its name if left out.
+        reference: paper and equation, where there is one.
         definition: version of the definition; part of a result's key.
         invariant_to: the transformations that leave the value unchanged, in words.
         requires: what the network or data must have, in words (shown by ``flatmeter list``).
@@ -81,13 +81,18 @@ class Measure(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    reference: ClassVar[str]
+    reference: ClassVar[str] = ""
     definition: ClassVar[int] = 1
     invariant_to: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
     default_bn: ClassVar[BNMode] = "eval"
     quantities: ClassVar[tuple[str, ...]] = ("value",)
     Settings: ClassVar[type[MeasureSettings]] = MeasureSettings
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls, "title") and hasattr(cls, "name"):
+            cls.title = cls.name
 
     def __init__(self, settings: MeasureSettings | None = None, **options: Any) -> None:
         self.settings = settings if settings is not None else self.Settings(**options)

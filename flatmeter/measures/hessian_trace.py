@@ -33,7 +33,9 @@ class Settings(MeasureSettings):
     """Options of the Hessian's trace."""
 
     max_probes: int = Field(
-        500, ge=2, description="most probes where the trace is not exact; at most --max-products"
+        500,
+        ge=2,
+        description="most probes where the trace is not exact; --max-products comes first",
     )
 
 
@@ -62,7 +64,7 @@ class HessianTrace(Measure):
             seed=context.seed,
             rtol=context.rtol or 0.01,
             confidence=context.confidence,
-            max_probes=min(settings.max_probes, context.max_products or settings.max_probes),
+            max_probes=context.max_products or settings.max_probes,
             progress=context.progress,
         )
         decay = risk.weight_decay

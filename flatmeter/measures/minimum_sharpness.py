@@ -49,7 +49,11 @@ class Settings(MeasureSettings):
     granularity: Literal["layer", "neuron"] = Field(
         "layer", description="rescale whole tensors, or every channel by itself"
     )
-    max_probes: int = Field(500, ge=2, description="most probes for tensors without exact traces")
+    max_probes: int = Field(
+        500,
+        ge=2,
+        description="most probes for tensors without exact traces; --max-products comes first",
+    )
 
 
 class MinimumSharpness(Measure):
@@ -84,7 +88,7 @@ class MinimumSharpness(Measure):
             seed=context.seed,
             rtol=context.rtol or 0.01,
             confidence=context.confidence,
-            max_probes=settings.max_probes,
+            max_probes=max(2, context.max_products or settings.max_probes),
             weights=weights,
             progress=context.progress,
         )

@@ -65,7 +65,9 @@ class Settings(MeasureSettings):
         200, ge=1, description="most products for the eigenvalues; --max-products comes first"
     )
     max_probes: int = Field(
-        500, ge=2, description="most probes where the trace is not exact; at most --max-products"
+        500,
+        ge=2,
+        description="most probes where the trace is not exact; --max-products comes first",
     )
 
 
@@ -130,7 +132,7 @@ class QuotientHessian(Measure):
         """
         settings: Settings = self.settings  # type: ignore[assignment]
         rtol = context.rtol or 0.01
-        probes = max(2, min(settings.max_probes, context.max_products or settings.max_probes))
+        probes = max(2, context.max_products or settings.max_probes)
         if settings.blocks == "tensor":
             squares = risk.space.block_norms(risk.theta).square().cpu().numpy()
             traces = layer_traces(

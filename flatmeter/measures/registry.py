@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from flatmeter.errors import UsageError
@@ -54,8 +54,32 @@ class _Available(Mapping[str, type[Measure]]):
             raise UsageError(
                 f"the plugin {entry.value} cannot be imported: {type(error).__name__}: {error}",
                 where=entry.name,
-                hint="Repair or uninstall the package that provides it.",
+                hint=f"Repair or uninstall {_package(entry)}, which provides it.",
             ) from error
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name}" if entry.dist else "the package"
+
+
+def usable(names: Iterable[str], tell: Callable[[str], None]) -> list[str]:
+    """The measures among ``names`` that are what they should be; others are told and left out.
+
+    For whoever asked for all there are: one broken plugin should not stop the rest.
+
+    Args:
+        names: as :func:`available` lists them.
+        tell: is given one sentence for each that is left out.
+    """
+    good = []
+    for name in names:
+        try:
+            available()[name]
+        except UsageError as error:
+            tell(f"the measure {name} is left out: {error!s}")
+        else:
+            good.append(name)
+    return good
 
 
 def available() -> Mapping[str, type[Measure]]:
@@ -105,7 +129,7 @@ def _checked(found: object, name: str) -> type[Measure]:
             hint="A measure is a class that inherits from flatmeter.Measure.",
         )
     abstract = sorted(getattr(found, "__abstractmethods__", ()))
-    missing = abstract + [a for a in ("name", "title", "reference") if not hasattr(found, a)]
+    missing = abstract if hasattr(found, "name") else [*abstract, "name"]
     if missing:
         raise UsageError(f"the measure {name} does not define {', '.join(missing)}")
     return found

@@ -77,7 +77,7 @@ def _table(grid: Grid, indices: range, width: int) -> Table:
 def _fits(grid: Grid, indices: range, width: int) -> bool:
     from rich.console import Console
 
-    console = Console(width=10_000)
+    console = Console(width=10_000, markup=False, emoji=False)
     return console.measure(_table(grid, indices, width)).maximum <= width
 
 
@@ -85,7 +85,9 @@ def _draw(table: Table, width: int) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, markup=False, highlight=False)
+    console = Console(
+        file=out, width=width, color_system=None, markup=False, emoji=False, highlight=False
+    )
     console.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 

@@ -105,7 +105,7 @@ def test_a_value_that_did_not_converge(flatmeter, checkpoint, toys):
     code, out, _ = flatmeter(*arguments)
     assert code == 6
     assert "1 ± 2 [1]" in out
-    assert "[1] unconverged: did not converge: the product budget ran out" in out
+    assert "[1] unconverged: did not converge: the budget ran out" in out
     assert flatmeter(*arguments, "--allow-unconverged")[0] == 0
 
 

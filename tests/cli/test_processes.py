@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,6 +84,16 @@ def test_closed_pipe_ends_quietly(process, checkpoint, toys):
     child.stdout.close()
     assert child.stderr.read() == ""
     assert child.wait(30) == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_was_never_open(closed, checkpoint, toys):
+    words = [sys.executable, "-m", "flatmeter", "measure", str(checkpoint), "-M", f"{toys}:Norm"]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(words)} {closed}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

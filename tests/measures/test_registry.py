@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from flatmeter.errors import UsageError
+from flatmeter.measures import registry
 from flatmeter.measures.base import Measure
 from flatmeter.measures.registry import BUILT_IN, GROUP, available, load_measure
 
@@ -91,7 +93,7 @@ def test_an_incomplete_class_says_what_is_missing(tmp_path: Path) -> None:
     path.write_text(
         "from flatmeter.measures.base import Measure\nclass Half(Measure):\n    name = 'half'\n"
     )
-    with pytest.raises(UsageError, match="does not define compute, title, reference"):
+    with pytest.raises(UsageError, match="does not define compute"):
         load_measure(f"{path}:Half")
 
 
@@ -101,3 +103,25 @@ def test_the_nearest_name_is_suggested() -> None:
     assert "Did you mean hessian_trace?" in str(error.value)
     with pytest.raises(UsageError, match="no measure is called"):
         load_measure("xyzzy")
+
+
+def test_a_name_and_one_method_are_enough(tmp_path: Path) -> None:
+    path = tmp_path / "least.py"
+    path.write_text(
+        "from flatmeter.measures.base import Measure\n"
+        "class Least(Measure):\n    name = 'least'\n    def compute(self, context): ...\n"
+    )
+    found = load_measure(f"{path}:Least")
+    assert (found.title, found.reference) == ("least", "")
+
+
+def test_a_broken_plugin_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("broken", "nowhere_at_all:X", registry.GROUP)
+    no_measure = EntryPoint("path", "pathlib:Path", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken, no_measure])
+    told: list[str] = []
+    found = registry.usable(registry.available(), told.append)
+    assert list(found) == list(registry.BUILT_IN)
+    assert ["broken" in told[0], "path" in told[1]] == [True, True]
+    with pytest.raises(UsageError, match="cannot be imported"):
+        load_measure("broken")

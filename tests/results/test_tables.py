@@ -193,3 +193,10 @@ def test_what_all_measures_failed_of_is_said_once():
         "[2] spheres: a bug (b.pt)",
     )
     assert pivot(lost[:1]).footnotes == ("[1] trace_of_things: w holds values that are not finite",)
+
+
+def test_names_that_look_like_markup_stay_as_they_are():
+    rows = [_row(name) for name in ("x[bold]y.pt", "a:smile:b.pt", "end[/x].pt")]
+    text = render_text(pivot(rows), width=80)
+    for name in ("x[bold]y.pt", "a:smile:b.pt", "end[/x].pt"):
+        assert name in text
