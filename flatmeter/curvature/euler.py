@@ -40,7 +40,8 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
     Returns:
         ``[B]`` float64, between 0 and 1; 0 where the gradient or the block is zero.
     """
-    gradient = _gradient(risk, seed)
+    x, _ = next(risk.batches())
+    gradient = _gradient(risk, x, seed)
     sizes = torch.tensor([len(b) for b in blocks], dtype=torch.long)
     label = torch.arange(len(blocks)).repeat_interleave(sizes).to(risk.device)
     index = torch.cat([b.to(risk.device) for b in blocks])
@@ -53,19 +54,20 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
 
 
 def idle_tensors(risk: EmpiricalRisk) -> frozenset[str]:
-    """Names of tensors that the outputs do not depend on: no entry has a gradient.
+    """Names of tensors that the outputs do not depend on: no entry has a gradient on any sample.
 
-    A layer that is never called, one whose result is dropped, or one behind ``detach``. Seen on the
-    first batch, like :func:`euler_ratios`.
+    A layer that is never called, one whose result is dropped, or one behind ``detach``.
     """
-    parts = _gradient(risk, 0).split(risk.space.sizes)
-    return frozenset(n for n, g in zip(risk.space.names, parts, strict=True) if not g.any())
+    live: set[str] = set()
+    for x, _ in risk.batches():
+        parts = _gradient(risk, x, 0).split(risk.space.sizes)
+        live |= {n for n, g in zip(risk.space.names, parts, strict=True) if g.any()}
+    return frozenset(risk.space.names) - live
 
 
-def _gradient(risk: EmpiricalRisk, seed: int) -> Tensor:
-    """Gradient ``[P]`` of a random linear function of the outputs on the first batch."""
+def _gradient(risk: EmpiricalRisk, x: Tensor, seed: int) -> Tensor:
+    """Gradient ``[P]`` of a random linear function of the outputs for a batch."""
     point = risk.theta.clone().requires_grad_()
-    x, _ = next(risk.batches())
     z = risk.outputs(point, x)
     signs = torch.randn(z.shape, generator=derived_generator(seed, "euler"), dtype=torch.float64)
     weights = signs.to(z.device, z.dtype)

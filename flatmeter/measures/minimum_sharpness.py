@@ -207,17 +207,18 @@ def _diagonal(context: Context) -> dict[str, torch.Tensor]:
     """
     risk = context.risk.without_weight_decay()
     admitted = eligible(risk).names
-    idle = idle_tensors(risk)
-    diagonal = {
-        name: torch.zeros(shape, dtype=torch.float64, device=risk.device)
-        for name, shape in zip(risk.space.names, risk.space.shapes, strict=True)
-        if name in idle
-    }
-    missing = [n for n in risk.space.names if n not in admitted and n not in idle]
+    missing = frozenset(risk.space.names) - admitted
+    # What the outputs do not depend on has no curvature, though no operator may know it.
+    idle = missing & idle_tensors(risk) if missing else frozenset()
+    missing -= idle
     if missing:
         raise NotApplicable(
             "granularity=neuron needs the exact diagonal of the curvature, and "
-            f"{missing[0]} is used in a way that has none",
+            f"{min(missing)} is used in a way that has none",
             hint="use granularity=layer",
         )
-    return diagonal | exact_diagonal(risk, admitted - idle)
+    shapes = dict(zip(risk.space.names, risk.space.shapes, strict=True))
+    nothing = {
+        name: torch.zeros(shapes[name], dtype=torch.float64, device=risk.device) for name in idle
+    }
+    return nothing | exact_diagonal(risk, admitted)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatmeter.curvature.euler import euler_ratios, with_scaled_eps
+from flatmeter.curvature.euler import euler_ratios, idle_tensors, with_scaled_eps
 
 
 @pytest.fixture
@@ -66,3 +66,13 @@ def test_the_risk_itself_keeps_its_epsilon(risk):
 def test_seeded(risk):
     first, again = (euler_ratios(risk, [row(0)], seed=3) for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_a_tensor_is_idle_only_if_no_sample_reaches_it(make_risk):
+    net = nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2))
+    net.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    x = torch.cat([torch.zeros(6, 4), torch.randn(2, 4)])
+    late = make_risk(net, x, torch.tensor([0, 1] * 4), batch_size=2)
+    never = make_risk(net, x[:6], torch.tensor([0, 1] * 3), batch_size=2)
+    assert idle_tensors(late) == {"unused"}
+    assert idle_tensors(never) == {"unused", "0.weight", "2.weight"}
