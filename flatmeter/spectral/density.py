@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from flatmeter.errors import UsageError
 from flatmeter.estimate import Why, student_quantile
 from flatmeter.spectral.krylov import Krylov
-from flatmeter.spectral.memory import spare_bytes
+from flatmeter.spectral.memory import vectors_that_fit
 from flatmeter.spectral.operator import Operator
 from flatmeter.spectral.probes import rademacher
 from flatmeter.spectral.ritz import Floats
@@ -175,10 +174,9 @@ def density(
 
 def _steps(op: Operator, steps: int, memory_bytes: int | None) -> int:
     """How many Lanczos steps to make: as asked, where dimension and memory allow."""
-    memory_bytes = spare_bytes(op.device) if memory_bytes is None else memory_bytes
-    if memory_bytes is not None:
-        row = op.dim * torch.finfo(op.dtype).bits // 8
-        steps = min(steps, max(memory_bytes // row, LEAST_STEPS))
+    held = vectors_that_fit(op, memory_bytes)
+    if held is not None:
+        steps = min(steps, max(held, LEAST_STEPS))
     return min(steps, op.dim)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from flatmeter.errors import NonFinite, UsageError
+from flatmeter.errors import UsageError
 from flatmeter.estimate import Estimate, Why, student_quantile
+from flatmeter.spectral.finite import finite
 from flatmeter.spectral.operator import Operator
 from flatmeter.spectral.probes import rademacher
 from flatmeter.spectral.trace import CAUTION, MIN_PROBES, Floats, TraceSamples
@@ -85,13 +86,7 @@ def _lengths(op: Operator, first: int, last: int, seed: int, purpose: str) -> Fl
     images = op.matmat(rademacher(op, first, last, seed=seed, purpose=purpose))
     # Squared in float64, since the square of a float32 may overflow.
     norms = torch.stack([torch.linalg.vector_norm(v, dtype=torch.float64) for v in images])
-    lengths: Floats = norms.square().cpu().numpy()
-    if not np.isfinite(lengths).all():
-        raise NonFinite(
-            "a curvature product is infinite or not a number",
-            hint="Try --dtype float64, or look for weights or data that overflow.",
-        )
-    return lengths
+    return finite(norms.square().cpu().numpy())
 
 
 def _standard_error(table: Floats) -> float:

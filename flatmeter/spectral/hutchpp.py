@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from flatmeter.errors import NonFinite, UsageError
+from flatmeter.errors import UsageError
 from flatmeter.estimate import Estimate
 from flatmeter.spectral.basis import Basis
-from flatmeter.spectral.memory import spare_bytes
+from flatmeter.spectral.finite import finite
+from flatmeter.spectral.memory import vectors_that_fit
 from flatmeter.spectral.operator import Operator, Projected, rounding
 from flatmeter.spectral.probes import rademacher
 from flatmeter.spectral.trace import MIN_PROBES, Floats, block_traces
@@ -126,10 +126,9 @@ def hutchpp(
 
 def _size(op: Operator, sketch: int, memory_bytes: int | None) -> int:
     """How many directions to take out: as asked, where dimension and memory allow."""
-    memory_bytes = spare_bytes(op.device) if memory_bytes is None else memory_bytes
-    if memory_bytes is not None:
-        pair = 2 * op.dim * torch.finfo(op.dtype).bits // 8
-        sketch = min(sketch, max(memory_bytes // pair, 1))
+    held = vectors_that_fit(op, memory_bytes)
+    if held is not None:
+        sketch = min(sketch, max(held // 2, 1))
     return min(sketch, op.dim)
 
 
@@ -151,12 +150,8 @@ def _deflation(
             _append(basis, image)
         if basis.count > old:
             Q = torch.stack([basis[row] for row in range(old, basis.count)])
-            trace += float((Q * op.matmat(Q)).sum(dtype=torch.float64))
-        if not np.isfinite(trace):
-            raise NonFinite(
-                "a curvature product is infinite or not a number",
-                hint="Try --dtype float64, or look for weights or data that overflow.",
-            )
+            form = (Q * op.matmat(Q)).sum(dtype=torch.float64)
+            trace += float(finite(form.cpu().numpy()))
         if progress is not None:
             progress(f"trace: sketch of {last}, {trace:.6g} on it")
     rows = [basis[row] for row in range(basis.count)]

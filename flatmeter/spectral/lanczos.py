@@ -13,7 +13,7 @@ from torch import Tensor
 from flatmeter.errors import UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.krylov import Krylov
-from flatmeter.spectral.memory import spare_bytes
+from flatmeter.spectral.memory import vectors_that_fit
 from flatmeter.spectral.operator import Operator
 from flatmeter.spectral.ritz import Certificate, Criterion, Floats, certify
 from flatmeter.spectral.spectrum import End, Spectrum
@@ -179,11 +179,8 @@ class _Stopping:
 def _capacity(op: Operator, wanted: int, max_products: int, memory_bytes: int | None) -> int:
     """How many basis vectors to hold at once."""
     most = min(op.dim, max_products)
-    memory_bytes = spare_bytes(op.device) if memory_bytes is None else memory_bytes
-    if memory_bytes is None:
-        return most
-    row = op.dim * torch.finfo(op.dtype).bits // 8
-    return min(most, max(memory_bytes // row, wanted + 3))
+    held = vectors_that_fit(op, memory_bytes)
+    return most if held is None else min(most, max(held, wanted + 3))
 
 
 def _kept(m: int, k: int, ends: tuple[str, ...]) -> NDArray[np.intp]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from flatmeter.spectral.operator import Operator
+
 SHARE = 0.5
 
 
@@ -19,3 +21,17 @@ def spare_bytes(device: torch.device) -> int | None:
         return None
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return int(SHARE * 1024 * kilobytes[0]) if kilobytes else None
+
+
+def vectors_that_fit(op: Operator, memory_bytes: int | None) -> int | None:
+    """How many vectors of an operator's dimension and dtype a solver may hold.
+
+    Args:
+        op: the operator.
+        memory_bytes: most bytes for them, half of what is free by default.
+
+    Returns:
+        ``None`` where that cannot be told.
+    """
+    room = spare_bytes(op.device) if memory_bytes is None else memory_bytes
+    return None if room is None else room // (op.dim * op.dtype.itemsize)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flatmeter.errors import NonFinite, UsageError
+from flatmeter.errors import UsageError
 from flatmeter.estimate import Estimate, Why, student_quantile
+from flatmeter.spectral.finite import finite
 from flatmeter.spectral.operator import Operator
 from flatmeter.spectral.probes import rademacher
 
@@ -188,12 +189,7 @@ def _block_sums(V: Tensor, images: Tensor, blocks: Mapping[str, slice]) -> Float
     """``v_l^T (A v)_l`` of every probe and block, summed in float64: ``[k, blocks]``."""
     products = (V * images).double()
     sums: Floats = np.stack([products[:, s].sum(1).cpu().numpy() for s in blocks.values()], axis=1)
-    if not np.isfinite(sums).all():
-        raise NonFinite(
-            "a curvature product is infinite or not a number",
-            hint="Try --dtype float64, or look for weights or data that overflow.",
-        )
-    return sums
+    return finite(sums)
 
 
 def _within(table: Floats, known: Floats, rtol: float, confidence: float) -> NDArray[np.bool_]:

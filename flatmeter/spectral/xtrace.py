@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from torch import Tensor
 
-from flatmeter.errors import NonFinite, UsageError
+from flatmeter.errors import UsageError
 from flatmeter.estimate import Estimate, Why, student_quantile
 from flatmeter.randomness import derived_generator
 from flatmeter.spectral.basis import Basis
-from flatmeter.spectral.memory import spare_bytes
+from flatmeter.spectral.finite import finite
+from flatmeter.spectral.memory import vectors_that_fit
 from flatmeter.spectral.operator import Operator, rounding
 
 Floats = NDArray[np.float64]
@@ -76,7 +77,7 @@ class Sketch:
         old, count = self.count, min(self.count + self.block, op.dim)
         probes = torch.stack([_gaussian(op, i, seed, purpose) for i in range(old, count)])
         images = op.matmat(probes)
-        forms = _finite((probes * images).sum(1, dtype=torch.float64).cpu().numpy())
+        forms = finite((probes * images).sum(1, dtype=torch.float64).cpu().numpy())
         pivots = [self._append(op, image, seed, purpose) for image in images]
         fresh = torch.stack([self.basis[row] for row in range(old, count)])
         self.probes.append(probes)
@@ -86,7 +87,7 @@ class Sketch:
         self.W = np.block([[self.W, known[:old]], [self._earlier(fresh), known[old:]]])
         corner = np.triu(known_images[old:], 1) + np.diag(pivots)
         self.R = np.block([[self.R, known_images[:old]], [np.zeros((count - old, old)), corner]])
-        sides = _finite(self._inner(op.matmat(fresh)))
+        sides = finite(self._inner(op.matmat(fresh)))
         corner = (sides[old:] + sides[old:].T) / 2
         self.H = np.block([[self.H, sides[:old]], [sides[:old].T, corner]])
         self.forms = np.append(self.forms, forms)
@@ -275,11 +276,8 @@ def _spread(values: Floats, changes: Floats) -> float:
 def _most_probes(op: Operator, max_products: int, memory_bytes: int | None, block: int) -> int:
     """How many probes budget and memory allow; P ends a run by itself."""
     most = max_products // 2
-    memory_bytes = spare_bytes(op.device) if memory_bytes is None else memory_bytes
-    if memory_bytes is None:
-        return most
-    pair = 2 * op.dim * torch.finfo(op.dtype).bits // 8
-    return min(most, max(memory_bytes // pair, MIN_PROBES + block))
+    held = vectors_that_fit(op, memory_bytes)
+    return most if held is None else min(most, max(held // 2, MIN_PROBES + block))
 
 
 def _gaussian(op: Operator, index: int, seed: int, purpose: str) -> Tensor:
@@ -296,12 +294,3 @@ def _sums(rows: Iterable[Tensor], vectors: Tensor) -> Floats:
         return np.zeros((0, len(vectors)))
     stacked: Floats = torch.stack(sums).cpu().numpy()
     return stacked
-
-
-def _finite(sums: Floats) -> Floats:
-    if not np.isfinite(sums).all():
-        raise NonFinite(
-            "a curvature product is infinite or not a number",
-            hint="Try --dtype float64, or look for weights or data that overflow.",
-        )
-    return sums
