@@ -6,13 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flatmeter.errors import UsageError
-from flatmeter.estimate import Estimate, Why, student_quantile
 from flatmeter.spectral.finite import finite
 from flatmeter.spectral.operator import Operator
 from flatmeter.spectral.probes import rademacher
-from flatmeter.spectral.trace import CAUTION, MIN_PROBES, Floats, TraceSamples
+from flatmeter.spectral.trace import (
+    MIN_PROBES,
+    Floats,
+    TraceSamples,
+    drawn,
+    mean_of,
+    within,
+)
 
 
 def squared_frobenius(
@@ -57,28 +64,23 @@ def squared_frobenius(
             f"confidence in (0, 1), not {max_products}, {block}, {confidence}"
         )
     saved = np.zeros(0) if values is None else values[:max_products]
-    # Only whole blocks of probes are reused: a product's last bits depend on its neighbours.
-    table, within = saved[:0], False
-    while not within and len(table) < max_products:
-        first = len(table)
-        last = min(first + block, max_products)
-        whole = len(saved) >= first + block
-        fresh = saved[first:last] if whole else _lengths(op, first, last, seed, purpose)
-        table = np.concatenate([table, fresh])
+    nothing = np.zeros(1)
+
+    def met(table: Floats) -> NDArray[np.bool_]:
+        if len(table) < MIN_PROBES:
+            return np.zeros(1, dtype=bool)
+        return within(table[:, None], nothing, rtol, confidence)
+
+    def enough(table: Floats) -> bool:
         if progress is not None:
             progress(f"Frobenius norm: {len(table)} products, {table.mean():.6g}")
-        if len(table) >= MIN_PROBES:
-            half = student_quantile(len(table), confidence) * _standard_error(table)
-            within = bool(half * (1 + CAUTION / len(table)) <= rtol * table.mean())
-    estimate = Estimate(
-        value=float(table.mean()),
-        stderr=_standard_error(table),
-        n=len(table),
-        converged=within,
-        why=Why.INTERVAL if within else Why.BUDGET,
-        history=tuple(float(v) for v in np.cumsum(table) / np.arange(1, len(table) + 1)),
-    )
-    return TraceSamples(estimate, table)
+        return bool(met(table)[0])
+
+    def draw(first: int, last: int) -> Floats:
+        return _lengths(op, first, last, seed, purpose)
+
+    table = drawn(draw, saved, block, max_products, enough)
+    return TraceSamples(mean_of(table[:, None], nothing, met(table)), table)
 
 
 def _lengths(op: Operator, first: int, last: int, seed: int, purpose: str) -> Floats:
@@ -87,7 +89,3 @@ def _lengths(op: Operator, first: int, last: int, seed: int, purpose: str) -> Fl
     # Squared in float64, since the square of a float32 may overflow.
     norms = torch.stack([torch.linalg.vector_norm(v, dtype=torch.float64) for v in images])
     return finite(norms.square().cpu().numpy())
-
-
-def _standard_error(table: Floats) -> float:
-    return float(table.std(ddof=1) / np.sqrt(len(table)))

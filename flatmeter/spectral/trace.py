@@ -166,23 +166,46 @@ def block_traces(
         )
     known = np.array([(offsets or {}).get(name, 0.0) for name in blocks])
     saved = np.zeros((0, len(blocks))) if values is None else values[:max_probes]
-    # Only whole blocks of probes are reused: a product's last bits depend on its neighbours.
+
+    def draw(first: int, last: int) -> Floats:
+        V = rademacher(op, first, last, seed=seed, purpose=purpose)
+        return _block_sums(V, op.matmat(V), blocks)
+
+    def enough(table: Floats) -> bool:
+        if progress is not None:
+            progress(f"trace: {len(table)} probes, {table.sum(1).mean() + known.sum():.6g}")
+        few = len(table) < min_probes
+        return not few and bool(within(table, known, rtol, confidence).all())
+
+    table = drawn(draw, saved, block, max_probes, enough)
+    return _summary(table, known, tuple(blocks), rtol, confidence)
+
+
+def drawn(
+    draw: Callable[[int, int], Floats],
+    saved: Floats,
+    block: int,
+    most: int,
+    enough: Callable[[Floats], bool],
+) -> Floats:
+    """Probe values, block by block, until there are enough.
+
+    Args:
+        draw: values ``[last − first, …]`` of the probes ``first`` to ``last − 1``.
+        saved: of an earlier run. Only whole blocks are reused: a product's last bits depend on its
+            neighbours.
+        block: probes drawn together.
+        most: probes at which to end in any case.
+        enough: told all values after each block.
+    """
     table = saved[:0]
     while True:
         first = len(table)
-        last = min(first + block, max_probes)
-        if len(saved) >= first + block:
-            rows = saved[first:last]
-        else:
-            V = rademacher(op, first, last, seed=seed, purpose=purpose)
-            rows = _block_sums(V, op.matmat(V), blocks)
-        table = np.concatenate([table, rows])
-        if progress is not None:
-            progress(f"trace: {len(table)} probes, {table.sum(1).mean() + known.sum():.6g}")
-        if len(table) >= min_probes:
-            converged = bool(_within(table, known, rtol, confidence).all())
-            if converged or len(table) >= max_probes:
-                return _summary(table, known, tuple(blocks), rtol, confidence)
+        last = min(first + block, most)
+        whole = len(saved) >= first + block
+        table = np.concatenate([table, saved[first:last] if whole else draw(first, last)])
+        if enough(table) or len(table) >= most:
+            return table
 
 
 def _block_sums(V: Tensor, images: Tensor, blocks: Mapping[str, slice]) -> Floats:
@@ -192,28 +215,28 @@ def _block_sums(V: Tensor, images: Tensor, blocks: Mapping[str, slice]) -> Float
     return finite(sums)
 
 
-def _within(table: Floats, known: Floats, rtol: float, confidence: float) -> NDArray[np.bool_]:
+def within(table: Floats, known: Floats, rtol: float, confidence: float) -> NDArray[np.bool_]:
     """Which blocks' intervals are, cautiously, within the tolerance."""
     n = len(table)
     traces = table.mean(0) + known
     half = student_quantile(n, confidence) * table.std(0, ddof=1) / np.sqrt(n)
     half *= 1 + CAUTION / n
     size = np.maximum(np.abs(traces), SMALL_BLOCK * abs(traces.sum()))
-    within: NDArray[np.bool_] = half <= rtol * size
-    return within
+    met: NDArray[np.bool_] = half <= rtol * size
+    return met
 
 
 def _summary(
     table: Floats, known: Floats, names: tuple[str, ...], rtol: float, confidence: float
 ) -> BlockTraces:
-    within = _within(table, known, rtol, confidence)
+    met = within(table, known, rtol, confidence)
     whole, offset = table.sum(1, keepdims=True), known.sum(keepdims=True)
-    total = _mean(whole, offset, _within(whole, offset, rtol, confidence))
-    blocks = {name: _mean(table[:, [i]], known[[i]], within[[i]]) for i, name in enumerate(names)}
-    return BlockTraces(blocks, total, table, bool(within.all()))
+    total = mean_of(whole, offset, within(whole, offset, rtol, confidence))
+    blocks = {name: mean_of(table[:, [i]], known[[i]], met[[i]]) for i, name in enumerate(names)}
+    return BlockTraces(blocks, total, table, bool(met.all()))
 
 
-def _mean(column: Floats, known: Floats, within: NDArray[np.bool_]) -> Estimate:
+def mean_of(column: Floats, known: Floats, met: NDArray[np.bool_]) -> Estimate:
     """The estimate that one column ``[n, 1]`` of probe values makes."""
     n = len(column)
     running = np.cumsum(column[:, 0]) / np.arange(1, n + 1) + known[0]
@@ -221,7 +244,7 @@ def _mean(column: Floats, known: Floats, within: NDArray[np.bool_]) -> Estimate:
         value=float(column.mean() + known[0]),
         stderr=float(column.std(ddof=1) / np.sqrt(n)),
         n=n,
-        converged=bool(within[0]),
-        why=Why.INTERVAL if within[0] else Why.BUDGET,
+        converged=bool(met[0]),
+        why=Why.INTERVAL if met[0] else Why.BUDGET,
         history=tuple(float(v) for v in running),
     )
