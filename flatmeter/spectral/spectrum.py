@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from flatmeter.estimate import Estimate, Why
+from flatmeter.spectral.krylov import Krylov
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class End:
         settled: ``[k]`` whether each met the tolerance or came as close as rounding allows.
         converged: ``[k]`` whether each met the tolerance.
         vectors: ``[k, P]`` the Ritz vectors, on the operator's device.
-        history: ``[products, k]`` the values after each product, NaN where there were fewer.
+        history: ``[steps, k]`` the values after each step, NaN where there were fewer.
     """
 
     values: Tensor
@@ -43,9 +44,10 @@ class Spectrum:
         products: operator applications spent.
         converged: every wanted value met the tolerance.
         why: how the run ended.
-        alphas: ``[m]`` diagonal of the projected matrix, float64.
+        alphas: ``[m]`` diagonal of the projected matrix, float64; empty for blocks.
         betas: ``[m]`` its off-diagonal and, last, the norm of the remainder; what a density
-            is made from, as long as ``restarts`` is 0.
+            is made from, as long as ``restarts`` is 0; empty for blocks.
+        krylov: hand it back to extend the run, which adds to it.
         restarts: thick restarts that the memory bound forced.
     """
 
@@ -56,6 +58,7 @@ class Spectrum:
     why: Why
     alphas: Tensor
     betas: Tensor
+    krylov: Krylov
     restarts: int = 0
 
     @property
