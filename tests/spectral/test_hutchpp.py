@@ -30,7 +30,7 @@ SPECTRA = {
 
 
 @pytest.mark.parametrize("name", SPECTRA)
-def test_95_percent_intervals_cover_91_to_97_percent(name: str) -> None:
+def test_95_percent_intervals_cover_to_within_sampling(name: str) -> None:
     eigenvalues, rtol = SPECTRA[name]
     op = MatrixOperator(rotated(eigenvalues))
     covered = 0
@@ -39,7 +39,7 @@ def test_95_percent_intervals_cover_91_to_97_percent(name: str) -> None:
         low, high = found.interval(0.95)
         covered += low <= eigenvalues.sum() <= high
         assert found.converged
-    assert 182 <= covered <= 194  # over 1000 seeds 92 % to 94 %
+    assert 184 <= covered <= 196  # over 1000 seeds 93 % to 96 %
 
 
 def test_the_sketch_takes_out_what_is_large() -> None:
