@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,18 @@ class Deflation:
     basis: Tensor
     trace: float
     products: int
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, for ``np.savez``: r rows as long as P, and two numbers."""
+        numbers = np.array([self.trace, self.products])
+        return {"basis": self.basis.cpu().numpy(), "numbers": numbers}
+
+    @classmethod
+    def of_arrays(cls, op: Operator, arrays: Mapping[str, np.ndarray]) -> Deflation:
+        """What :meth:`arrays` was taken from, on the operator's device."""
+        basis = torch.from_numpy(np.array(arrays["basis"])).to(op.device, op.dtype)
+        trace, products = arrays["numbers"]
+        return cls(basis, float(trace), int(products))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,29 @@ class Sketch:
     def count(self) -> int:
         """Probes so far."""
         return len(self.forms)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, for ``np.savez``: 2 k rows as long as P, and small matrices."""
+        rows = [self.basis[row] for row in range(self.count)]
+        small = {name: getattr(self, name) for name in ("H", "R", "W", "forms", "squares")}
+        return {
+            "basis": torch.stack(rows).cpu().numpy(),
+            "probes": torch.cat(self.probes).cpu().numpy(),
+            "block": np.array(self.block),
+            **small,
+        }
+
+    @classmethod
+    def of_arrays(cls, op: Operator, arrays: Mapping[str, np.ndarray]) -> Sketch:
+        """What :meth:`arrays` was taken from, on the operator's device."""
+        sketch = cls(op, int(arrays["block"]))
+        for row in torch.from_numpy(np.array(arrays["basis"])):
+            sketch.basis.append(row)
+        probes = torch.from_numpy(np.array(arrays["probes"])).to(op.device, op.dtype)
+        sketch.probes = list(probes.split(sketch.block))
+        for name in ("H", "R", "W", "forms", "squares"):
+            setattr(sketch, name, np.array(arrays[name]))
+        return sketch
 
     def grow(self, op: Operator, seed: int, purpose: str) -> None:
         """Add a block of probes, fewer where P is reached, by two products each.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +96,11 @@ def test_stops_on_the_half_width() -> None:
 def test_extending_is_a_longer_run_to_the_last_bit(first: int) -> None:
     op = MatrixOperator(rotated(DECAY).float())
     short = xtrace(op, rtol=1e-9, max_products=first)
-    extended = xtrace(op, rtol=1e-9, max_products=36, sketch=short.sketch)
+    file = io.BytesIO()
+    np.savez(file, **short.sketch.arrays())
+    file.seek(0)
+    sketch = Sketch.of_arrays(op, np.load(file))
+    extended = xtrace(op, rtol=1e-9, max_products=36, sketch=sketch)
     scratch = xtrace(op, rtol=1e-9, max_products=36)
     assert np.array_equal(extended.values, scratch.values)
     assert extended.estimate == scratch.estimate
