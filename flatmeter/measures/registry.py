@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, str] = {
     "spherical_sharpness": "flatmeter.measures.spherical_sharpness:SphericalSharpness",
     "hessian_eigenvalues": "flatmeter.measures.hessian_eigenvalues:HessianEigenvalues",
     "hessian_trace": "flatmeter.measures.hessian_trace:HessianTrace",
+    "hessian_density": "flatmeter.measures.hessian_density:HessianDensity",
     "gradient_norm": "flatmeter.measures.gradient_norm:GradientNorm",
     "adaptive_sharpness": "flatmeter.measures.adaptive_sharpness:AdaptiveSharpness",
 }
@@ -80,6 +81,16 @@ def usable(names: Iterable[str], tell: Callable[[str], None]) -> list[str]:
         else:
             good.append(name)
     return good
+
+
+def included(tell: Callable[[str], None]) -> list[str]:
+    """The measures that ``all`` stands for; those that cost much more are for who names them.
+
+    Args:
+        tell: is given one sentence for each that cannot be used.
+    """
+    known = available()
+    return [name for name in usable(known, tell) if not known[name].on_request]
 
 
 def available() -> Mapping[str, type[Measure]]:
