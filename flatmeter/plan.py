@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from flatmeter.config.wording import mistake
 from flatmeter.errors import UsageError
 from flatmeter.measures.base import BNMode, Measure
-from flatmeter.measures.registry import available, load_measure, usable
+from flatmeter.measures.registry import included, load_measure
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ def choose(
     """
     wanted: list[str | Measure | type[Measure]] = []
     for name in [names] if isinstance(names, str) else names:
-        wanted += usable(available(), tell) if name == "all" else [name]
+        wanted += included(tell) if name == "all" else [name]
     options = dict(options or {})
     chosen: dict[str, Measure] = {}
     for item in wanted:
