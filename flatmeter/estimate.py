@@ -43,6 +43,9 @@ class Estimate:
         converged: the tolerance asked for was met.
         why: how it ended.
         history: the value after each step, oldest first (may be thinned).
+        data_stderr: standard error from measuring on a random sample of the data, the weights held
+            fixed; 0 where all data were measured, ``None`` where it is unknown. No part of the
+            interval.
     """
 
     value: float
@@ -53,6 +56,7 @@ class Estimate:
     converged: bool = True
     why: Why = Why.EXACT
     history: tuple[float, ...] = ()
+    data_stderr: float | None = None
 
     @classmethod
     def of_exact(cls, value: float) -> Estimate:
@@ -84,7 +88,12 @@ class Estimate:
             converged=self.converged,
             why=self.why,
             history=tuple(h * factor for h in self.history),
+            data_stderr=None if self.data_stderr is None else self.data_stderr * abs(factor),
         )
+
+    def of_sample(self, data_stderr: float) -> Estimate:
+        """The same estimate with the standard error from measuring on a sample of the data."""
+        return replace(self, data_stderr=float(data_stderr))
 
     def shifted(self, by: float) -> Estimate:
         """The same estimate of the quantity plus a known number."""

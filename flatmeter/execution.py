@@ -95,6 +95,8 @@ def _one(
         measurement, spent = _attempt(bench, measure_, watch)
         bench.check_untouched(bn, measure_)
         base = replace(base, seconds=round(time.perf_counter() - started, 4), **spent)
+        if bench.subject.data.unseen == 0:
+            base = replace(base, stderr_data=0.0)
         rows = rows_of(measurement, base, bench.plan.confidence)
         bad = any(row.status == "error" and row.scope == NETWORK for row in rows)
         return Finished(rows, measurement.state, code=ExitCode.FAILED if bad else ExitCode.OK)

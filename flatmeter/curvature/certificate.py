@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from flatmeter.risk.cost import FORWARD, GRADIENT
+from flatmeter.risk.empirical import EmpiricalRisk
 
 #: Linear or piecewise linear in their one differentiable input.
 _PIECEWISE_LINEAR = {
@@ -110,6 +114,35 @@ def piecewise_linear_after(z: Tensor, outputs: Mapping[str, Tensor]) -> dict[str
         below[node] = reached | bit.get(id(node), 0)
     seen = below.get(z.grad_fn, 0)
     return {n: bool(seen >> i & 1) and not broken >> i & 1 for i, n in enumerate(names)}
+
+
+def unused_tensors(risk: EmpiricalRisk) -> frozenset[str]:
+    """Names of the tensors that the graph of no batch's outputs reaches: they have no curvature.
+
+    A layer that is never called, one whose result is dropped, or one behind ``detach``. A tensor
+    that merely has no gradient at this point may still have curvature.
+    """
+    unused = frozenset(risk.space.names)
+    few = risk.example_inputs(1 if not risk.samples_interact else 2)
+    unused -= _reached(risk, few)
+    risk.cost.add(FORWARD * len(few) / risk.n)
+    if not unused:
+        return unused
+    # What the first sample has no use for another one may need.
+    for x, _ in risk.batches():
+        unused -= _reached(risk, x)
+    risk.cost.add(GRADIENT)
+    return unused
+
+
+def _reached(risk: EmpiricalRisk, x: Tensor) -> frozenset[str]:
+    views = risk.space.unflatten(risk.theta)
+    tensors = {n: t.detach().requires_grad_() for n, t in views.items()}
+    with torch.enable_grad():
+        z = risk.forward(tensors, x)
+    nodes = set(_children_first(z.grad_fn))
+    leaves = {id(node.variable) for node in nodes if node.name().endswith("AccumulateGrad")}
+    return frozenset(n for n, t in tensors.items() if id(t) in leaves)
 
 
 def _broken(node: Any, masks: list[int], reached: int) -> int:

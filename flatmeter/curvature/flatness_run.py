@@ -21,7 +21,7 @@ from flatmeter.curvature.output_columns import (
 )
 from flatmeter.curvature.output_hessian import exact_sums, probed_sums
 from flatmeter.curvature.row_eigenvalues import RowMaxima
-from flatmeter.curvature.weight_block import block_maxima, block_sums, weight_block
+from flatmeter.curvature.weight_block import block_forms, block_maxima, block_sums, weight_block
 from flatmeter.estimate import Estimate, Why, student_quantile
 from flatmeter.risk.cost import FORWARD
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -74,14 +74,18 @@ class Sums:
     Args:
         values: κ_Tr, κ_nw and Tr H: ``[3]``, or one column per probe, ``[3, k]``.
         scales: of the features; ``None`` where one call does not see all of them.
-        maxima: of the rows' blocks; ``None`` where they are too costly.
+        maxima: gives those of the rows' blocks; ``None`` where they are too costly.
         settled: probes met the tolerance.
+        forms: of the rows' blocks for given vectors, see :meth:`RowBlocks.forms`.
+        closed: the closed form behind them.
     """
 
     values: Tensor
     scales: Scales | None
-    maxima: RowMaxima | None = None
+    maxima: Callable[[], RowMaxima | None] = lambda: None
     settled: bool = True
+    forms: Callable[[Tensor], Tensor | None] = lambda vectors: None
+    closed: ClosedForm | None = None
 
     def estimate(self, i: int) -> Estimate:
         """The ``i``-th sum."""
@@ -97,13 +101,22 @@ class Run:
         risk: the empirical risk, without weight decay.
         options: how.
         plans: the layers.
+        scales: of the layers' features by name, where they are known.
     """
 
-    def __init__(self, risk: EmpiricalRisk, options: Options, plans: Sequence[Plan]) -> None:
+    def __init__(
+        self,
+        risk: EmpiricalRisk,
+        options: Options,
+        plans: Sequence[Plan],
+        scales: Mapping[str, Scales] | None = None,
+    ) -> None:
         self.risk, self.options = risk, options
         self.alone = len(plans) == 1
         opened = [p for p in plans if p.kind is not Computation.CLOSED]
-        self.scales = feature_scales(risk, [p for p in opened if p.layer.uses == 1])
+        if scales is None:
+            scales = feature_scales(risk, [p for p in opened if p.layer.uses == 1])
+        self.scales = scales
         self.jobs = {p.layer.name: self._job(p) for p in opened}
         self.columns: Mapping[str, Tensor] = {}
         self.column_probes: Mapping[str, Tensor] = {}
@@ -127,16 +140,33 @@ class Run:
         self.options.progress(f"relative flatness: {plan.layer.name}")
         if plan.kind is Computation.CLOSED:
             closed = ClosedForm(self.risk, plan.layer, plan.view)
-            return Sums(closed.run(), closed.scales, self._kept_maxima(closed.rows))
+            values = closed.run()
+            return Sums(
+                values,
+                closed.scales,
+                lambda: self._kept_maxima(closed.rows),
+                forms=closed.rows.forms,
+                closed=closed,
+            )
         job, scales = self.jobs[plan.layer.name], self.scales.get(plan.layer.name)
         if plan.kind is Computation.BLOCK:
             block = weight_block(self.risk, plan.layer, plan.view)
-            return Sums(block_sums(block, job.weighing), scales, block_maxima(block))
+            return Sums(
+                block_sums(block, job.weighing),
+                scales,
+                lambda: block_maxima(block),
+                forms=lambda vectors: block_forms(block, vectors),
+            )
         if plan.kind is Computation.COLUMNS:
-            return Sums(self.columns[plan.layer.name], scales, self._column_maxima(job))
+            return Sums(
+                self.columns[plan.layer.name],
+                scales,
+                lambda: self._column_maxima(job),
+                forms=job.rows.forms,
+            )
         if plan.kind is Computation.EXACT:
             values = exact_sums(self.risk, plan.layer, job.weighing, job.rows)
-            return Sums(values, scales, self._kept_maxima(job.rows))
+            return Sums(values, scales, lambda: self._kept_maxima(job.rows), forms=job.rows.forms)
         probes = self.column_probes.get(plan.layer.name)
         if probes is None:
             probes = self._output_probes(job)

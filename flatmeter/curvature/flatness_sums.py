@@ -210,4 +210,21 @@ class RowBlocks:
             torch.cat([p.bounds for p in per_group]),
             max(p.steps for p in per_group),
             all(p.converged for p in per_group),
+            torch.cat([p.vectors for p in per_group]),
         )
+
+    def forms(self, vectors: Tensor) -> Tensor | None:
+        """``v_sᵀ H_ss v_s`` summed over samples for a vector of every row, ``[rows, m]``.
+
+        Returns:
+            ``[rows]``; ``None`` where the blocks were not kept.
+        """
+        if self.formed:
+            blocks = self.blocks.flatten(0, 1)
+            return torch.einsum("ri,rij,rj->r", vectors, blocks, vectors)
+        if not self.factored:
+            return None
+        a = torch.cat(self.inputs)[:, :, 0]
+        rows = vectors.reshape(a.shape[1], -1, a.shape[2])
+        along = torch.einsum("ngm,gdm->ngd", a, rows)
+        return (torch.cat(self.diagonals) * along.square()).sum(0).flatten()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flatmeter.curvature.ghost import eligible, exact_traces, output_signs, probed_traces
-from flatmeter.curvature.products import GaussNewtonOperator, HessianOperator
+from flatmeter.curvature.certificate import unused_tensors
+from flatmeter.curvature.data_error import DataGroups
+from flatmeter.curvature.ghost import eligible, exact_traces
+from flatmeter.curvature.trace_probes import (
+    Draw,
+    column_probes,
+    gauss_newton_probes,
+    hessian_probes,
+)
 from flatmeter.estimate import Estimate, Why, student_quantile
-from flatmeter.randomness import derived_generator
-from flatmeter.risk.cost import GRADIENT
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.spectral.trace import CAUTION, MIN_PROBES
 
@@ -24,8 +29,8 @@ Curvature = Literal["ggn", "hessian"]
 EXACT_COLUMNS = 100
 COLUMN_PROBES = 8
 PROBE_BLOCK = 8
-PROBE_GROUP = 128
-"""Samples whose gradients are summed before they are squared: fewer vary less, at more calls."""
+DATA_PROBES = 4
+"""Probes that tell groups of samples apart; their own spread widens the error by a tenth or so."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class LayerTraces:
         exact_hessian: per tensor, the value is certified to be the Hessian's block trace.
         converged: the tolerance was met.
         notes: which tensors were not exact, in words.
+        groups: of the samples, where these are a sample of the data.
+        group_sums: traces of every group's sum of losses, ``[G, n]``.
     """
 
     names: tuple[str, ...]
@@ -47,6 +54,8 @@ class LayerTraces:
     exact_hessian: Mapping[str, bool]
     converged: bool
     notes: tuple[str, ...] = ()
+    groups: DataGroups | None = None
+    group_sums: np.ndarray | None = None
 
     @property
     def values(self) -> np.ndarray:
@@ -61,11 +70,20 @@ class LayerTraces:
         variance = float(np.var(used, ddof=1)) / len(used) if len(used) > 1 else 0.0
         if len(used) == 1 and used.any():
             variance = float("inf")
-        value = float(self.values @ w)
+        value, data = float(self.values @ w), self.data_error(w)
         if variance == 0.0:
-            return Estimate.of_exact(value)
+            return replace(Estimate.of_exact(value), data_stderr=data)
         why = Why.INTERVAL if self.converged else Why.BUDGET
-        return Estimate(value, variance**0.5, n=len(used), converged=self.converged, why=why)
+        error = variance**0.5
+        return Estimate(
+            value, error, n=len(used), converged=self.converged, why=why, data_stderr=data
+        )
+
+    def data_error(self, weights: np.ndarray) -> float | None:
+        """Standard error of ``Σ_l weights_l T_l`` from measuring on a sample of the data."""
+        if self.groups is None or self.group_sums is None:
+            return None
+        return float(self.groups.stderr(torch.from_numpy(self.group_sums @ weights)))
 
     @property
     def total(self) -> Estimate:
@@ -114,35 +132,84 @@ def layer_traces(
         The traces.
     """
     risk = risk.without_weight_decay()
-    names = risk.space.names
-    admitted = eligible(risk)
     progress("exact layer traces")
-    sampled = bool(admitted.names) and _columns(risk) > EXACT_COLUMNS
-    exact = {} if sampled or not admitted.names else exact_traces(risk, admitted.names)
-    base = np.array([exact.get(n, 0.0) for n in names])
-    certified = {n: n in admitted.certified for n in names}
-    draws: list[Draw] = [_column_probes(risk, seed, admitted.names)] if sampled else []
-    if curvature == "hessian":
-        open_names = [n for n in names if not certified[n]]
-        draw = _hessian_probes(risk, seed, open_names, admitted.names)
+    ways = Ways.of(risk, curvature, seed)
+    groups, group_sums = DataGroups.of(risk), None
+    if groups is None:
+        base = ways.exact(risk)
     else:
-        open_names = [n for n in names if n not in admitted.names]
-        draw = _gauss_newton_probes(risk, seed, open_names)
-    probes, converged = np.zeros((0, len(names))), True
-    if open_names:
-        draws.append(draw)
-    if draws:
+        known = groups.sums(lambda part: torch.from_numpy(ways.exact(part)))
+        base, group_sums = groups.mean(known).numpy(), known.numpy()
+    probes, converged = np.zeros((0, len(risk.space.names))), True
+    if draws := ways.draws(risk):
         target = Target(weights, rtol, confidence)
-        least = MIN_PROBES if open_names else COLUMN_PROBES
+        least = MIN_PROBES if ways.open_names else COLUMN_PROBES
         probes, converged = _until(draws, base, target, (least, max_probes), progress)
+    if groups is not None and draws:
+        progress("layer traces of groups of samples")
+        group_sums = group_sums + groups.sums(ways.few_probes).numpy()
     return LayerTraces(
-        names=names,
+        names=risk.space.names,
         base=base,
         probes=probes,
-        exact_hessian=certified,
+        exact_hessian={n: n in ways.certified for n in risk.space.names},
         converged=converged,
-        notes=_notes(open_names, sampled, len(probes)),
+        notes=_notes(ways.open_names, ways.sampled, len(probes)),
+        groups=groups,
+        group_sums=group_sums,
     )
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How the trace of every tensor is found; the same for the data and for a part of them.
+
+    Args:
+        curvature: of which matrix.
+        seed: of the probes.
+        admitted: tensors for which the ghost method holds.
+        certified: tensors whose Gauss-Newton block is the Hessian's.
+        sampled: the ghost method takes random columns.
+        open_names: tensors that take probes in the space of the parameters.
+    """
+
+    curvature: Curvature
+    seed: int
+    admitted: frozenset[str]
+    certified: frozenset[str]
+    sampled: bool
+    open_names: list[str]
+
+    @classmethod
+    def of(cls, risk: EmpiricalRisk, curvature: Curvature, seed: int) -> Ways:
+        """As the network and the loss allow."""
+        found = eligible(risk)
+        unused = unused_tensors(risk)
+        certified = found.certified | unused
+        closed = (certified if curvature == "hessian" else found.names) | unused
+        sampled = bool(found.names) and _columns(risk) > EXACT_COLUMNS
+        open_names = [n for n in risk.space.names if n not in closed]
+        return cls(curvature, seed, found.names, certified, sampled, open_names)
+
+    def exact(self, risk: EmpiricalRisk) -> np.ndarray:
+        """Deterministic part of every trace, ``[n]``."""
+        admitted = frozenset() if self.sampled else self.admitted
+        exact = exact_traces(risk, admitted) if admitted else {}
+        return np.array([exact.get(n, 0.0) for n in risk.space.names])
+
+    def draws(self, risk: EmpiricalRisk) -> list[Draw]:
+        """Random parts, to be added up."""
+        draws = [column_probes(risk, self.seed, self.admitted)] if self.sampled else []
+        if self.open_names and self.curvature == "hessian":
+            draws.append(hessian_probes(risk, self.seed, self.open_names, self.admitted))
+        elif self.open_names:
+            draws.append(gauss_newton_probes(risk, self.seed, self.open_names))
+        return draws
+
+    def few_probes(self, risk: EmpiricalRisk) -> Tensor:
+        """Mean of the first few rows of the random parts, ``[n]``."""
+        rows = sum(draw(0, DATA_PROBES) for draw in self.draws(risk))
+        return torch.from_numpy(np.asarray(rows).mean(0))
 
 
 def _columns(risk: EmpiricalRisk) -> int:
@@ -150,9 +217,6 @@ def _columns(risk: EmpiricalRisk) -> int:
     x, y = next(risk.batches())
     with torch.no_grad():
         return risk.loss.columns(risk.outputs(risk.theta, x[:1]), y[:1])
-
-
-Draw = Callable[[int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -193,80 +257,6 @@ def _until(
             return rows, True
         if len(rows) >= max_probes:
             return rows, False
-
-
-def _column_probes(risk: EmpiricalRisk, seed: int, admitted: frozenset[str]) -> Draw:
-    """Rows of ghost traces, each from one random column per sample that all tensors share."""
-
-    def draw(first: int, stop: int) -> np.ndarray:
-        traces = probed_traces(risk, admitted, range(first, stop), seed)
-        nothing = np.zeros(stop - first)
-        return np.stack([traces.get(n, nothing) for n in risk.space.names], axis=1)
-
-    return draw
-
-
-def _gauss_newton_probes(risk: EmpiricalRisk, seed: int, wanted: list[str]) -> Draw:
-    """Rows of ``‖(Jᵀ S ε)_l‖² / N``; signs are independent, so groups add without cross terms.
-
-    The groups are the same whatever the batch size, or the value would follow it.
-    """
-    columns = [risk.space.names.index(n) for n in wanted]
-
-    def draw(first: int, stop: int) -> np.ndarray:
-        rows = np.zeros((stop - first, len(risk.space.names)))
-        for row, probe in enumerate(range(first, stop)):
-            start = 0
-            for group in risk.groups(PROBE_GROUP):
-                total = torch.zeros(risk.space.dim, dtype=torch.float64, device=risk.device)
-                for x, y in group:
-                    point = risk.theta.detach().requires_grad_()
-                    z = risk.outputs(point, x)
-                    signs = output_signs(risk, z, seed, probe, start)
-                    cotangent = risk.loss.probe(z.detach(), y, signs)
-                    (g,) = torch.autograd.grad(z, point, cotangent, materialize_grads=True)
-                    total += g
-                    start += len(x)
-                rows[row] += _block_sums(risk, total.square())
-            risk.cost.add(GRADIENT)
-        masked = np.zeros_like(rows)
-        masked[:, columns] = rows[:, columns] / risk.normalizer
-        return masked
-
-    return draw
-
-
-def _hessian_probes(
-    risk: EmpiricalRisk, seed: int, wanted: list[str], admitted: frozenset[str]
-) -> Draw:
-    """Rows of ``v_lᵀ(Hv)_l``, less ``v_lᵀ(Gv)_l`` where the exact Gauss-Newton trace is known."""
-    names = risk.space.names
-    hessian, gauss_newton = HessianOperator(risk), GaussNewtonOperator(risk)
-    varied = np.array([n in admitted and n in wanted for n in names])
-    mask = np.array([n in wanted for n in names])
-
-    def draw(first: int, stop: int) -> np.ndarray:
-        V = torch.stack([_rademacher(risk, seed, i) for i in range(first, stop)])
-        rows = np.stack([_block_sums(risk, r) for r in V.double() * hessian.matmat(V).double()])
-        if varied.any():
-            G = V.double() * gauss_newton.matmat(V).double()
-            rows -= np.stack([_block_sums(risk, r) for r in G]) * varied
-        masked: np.ndarray = rows * mask
-        return masked
-
-    return draw
-
-
-def _rademacher(risk: EmpiricalRisk, seed: int, index: int) -> Tensor:
-    generator = derived_generator(seed, "parameter probe", index)
-    signs = torch.randint(0, 2, (risk.space.dim,), generator=generator, dtype=torch.int8)
-    return (2 * signs - 1).to(risk.device, risk.dtype)
-
-
-def _block_sums(risk: EmpiricalRisk, flat: Tensor) -> np.ndarray:
-    parts = flat.split(risk.space.sizes)
-    sums: np.ndarray = torch.stack([p.sum() for p in parts]).cpu().numpy()
-    return sums
 
 
 def _notes(open_names: list[str], sampled: bool, probes: int) -> tuple[str, ...]:

@@ -7,13 +7,18 @@ channels are layers of their own, whose values add up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from flatmeter.curvature.data_error import DataGroups
+from flatmeter.curvature.flatness_error import flatness_shares
 from flatmeter.curvature.flatness_plan import Computation, choose
 from flatmeter.curvature.flatness_run import Options, Plan, Run, Sums
 from flatmeter.curvature.linear_layers import LinearLayer
 from flatmeter.curvature.matrix_view import matrix_view
+from flatmeter.curvature.row_eigenvalues import RowMaxima
 from flatmeter.errors import NotApplicable
 from flatmeter.estimate import Estimate
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -32,6 +37,8 @@ class Flatness:
         computation: how it was computed.
         hessian: it is of the Hessian; false where the Gauss-Newton matrix stands for it.
         left_out: features of standard deviation zero, left out of ``normalized``.
+        shares: what every group of samples adds to a quantity, ``[G]`` by its name: sums whose mean
+            has the error from measuring on a sample of the data.
     """
 
     trace: Estimate
@@ -41,6 +48,7 @@ class Flatness:
     computation: Computation
     hessian: bool
     left_out: int
+    shares: Mapping[str, Tensor]
 
 
 def relative_flatness(
@@ -68,12 +76,22 @@ def relative_flatness(
         else:
             plans.append(Plan(layer, view, kind))
     run = Run(risk, options, plans)
-    return {p.layer.name: _flatness(p, run.sums(p)) for p in plans}, refused
+    sums = {p.layer.name: run.sums(p) for p in plans}
+    maxima = {name: s.maxima() for name, s in sums.items()}
+    groups = DataGroups.of(risk)
+    shares = {} if groups is None else flatness_shares(groups, options, plans, sums, maxima)
+    return {
+        p.layer.name: _flatness(
+            p, sums[p.layer.name], maxima[p.layer.name], shares.get(p.layer.name, {})
+        )
+        for p in plans
+    }, refused
 
 
-def _flatness(plan: Plan, sums: Sums) -> Flatness:
+def _flatness(
+    plan: Plan, sums: Sums, maxima: RowMaxima | None, shares: Mapping[str, Tensor]
+) -> Flatness:
     squares = plan.view.weight.square().sum(-1)
-    maxima = sums.maxima
     return Flatness(
         trace=sums.estimate(0),
         maximum=None if maxima is None else maxima.weighted(squares.reshape(-1)),
@@ -82,4 +100,5 @@ def _flatness(plan: Plan, sums: Sums) -> Flatness:
         computation=plan.kind,
         hessian=plan.kind is not Computation.COLUMNS or plan.layer.certified,
         left_out=0 if sums.scales is None else sums.scales.left_out,
+        shares=shares,
     )

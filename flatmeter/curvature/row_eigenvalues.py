@@ -31,12 +31,14 @@ class RowMaxima:
         bounds: ``[rows]`` certified errors; zero where the blocks were formed.
         steps: Lanczos steps.
         converged: every bound is within the tolerance.
+        vectors: ``[rows, m]`` the eigenvectors, of norm one.
     """
 
     values: Tensor
     bounds: Tensor
     steps: int
     converged: bool
+    vectors: Tensor
 
     def weighted(self, weights: Tensor) -> Estimate:
         """``Σ_s weights_s λ_max(H_ss)`` for non-negative weights ``[rows]``."""
@@ -54,8 +56,9 @@ class RowMaxima:
 
 def formed_maxima(blocks: Tensor) -> RowMaxima:
     """From the blocks themselves, ``[rows, m, m]``."""
-    values = torch.linalg.eigvalsh(blocks)[:, -1]
-    return RowMaxima(values, torch.zeros_like(values), 0, True)
+    values, vectors = torch.linalg.eigh(blocks)
+    top = values[:, -1]
+    return RowMaxima(top, torch.zeros_like(top), 0, True, vectors[:, :, -1])
 
 
 def factored_maxima(inputs: Tensor, diagonal: Tensor, *, seed: int, rtol: float) -> RowMaxima:
@@ -107,6 +110,7 @@ def lanczos_maxima(
     values = torch.zeros(rows, dtype=torch.float64, device=device)
     bounds = torch.full_like(values, torch.inf)
     settled = torch.zeros(rows, dtype=torch.bool, device=device)
+    weights = torch.zeros(rows, MAX_STEPS, dtype=torch.float64, device=device)
     while not settled.all() and len(alphas) < min(m, MAX_STEPS):
         w = apply(basis[-1])
         alphas.append((w * basis[-1]).sum(1))
@@ -114,30 +118,37 @@ def lanczos_maxima(
         for _ in range(2):
             w = w - ((w.unsqueeze(1) @ space.transpose(1, 2)) @ space).squeeze(1)
         betas.append(w.norm(dim=1))
-        ritz, error = _largest(alphas, betas, whole=len(alphas) == m)
+        ritz, error, top = _largest(alphas, betas, whole=len(alphas) == m)
+        fresh = torch.nn.functional.pad(top, (0, MAX_STEPS - len(alphas)))
+        weights = torch.where(settled.unsqueeze(1), weights, fresh)
         values = torch.where(settled, values, ritz)
         bounds = torch.where(settled, bounds, error)
         size = torch.stack([*alphas, *betas[:-1]]).abs().amax(0)
         settled |= (bounds <= rtol * values.abs()) | (betas[-1] <= 1e-13 * size)
         basis.append(w / betas[-1].masked_fill(settled, torch.inf).unsqueeze(1))
-    return RowMaxima(values, bounds, len(alphas), bool(settled.all()))
+    steps = len(alphas)
+    vectors = (weights[:, None, :steps] @ torch.stack(basis[:steps], 1)).squeeze(1)
+    return RowMaxima(values, bounds, steps, bool(settled.all()), vectors)
 
 
-def _largest(alphas: list[Tensor], betas: list[Tensor], *, whole: bool) -> tuple[Tensor, Tensor]:
-    """Largest Ritz value of every row and its certified error."""
+def _largest(
+    alphas: list[Tensor], betas: list[Tensor], *, whole: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest Ritz value of every row, its certified error, and its vector in the basis."""
     k = len(alphas)
     T = torch.diag_embed(torch.stack(alphas, 1))
     if k > 1:
         off = torch.diag_embed(torch.stack(betas[:-1], 1), offset=1)
         T = T + off + off.transpose(1, 2)
     values, vectors = torch.linalg.eigh(T)
-    top = values[:, -1]
+    top, vector = values[:, -1], vectors[:, :, -1]
     if whole:
-        return top, torch.zeros_like(top)
+        return top, torch.zeros_like(top), vector
     residuals = betas[-1].unsqueeze(1) * vectors[:, -1].abs()
     residual = residuals[:, -1]
     if k == 1:
-        return top, residual
+        return top, residual, vector
     # The next eigenvalue lies above its Ritz value, by how much is not certain: half of the gap.
     gap = (top - values[:, -2] - residuals[:, -2]).clamp_min(0) / 2
-    return top, torch.where(gap > 0, torch.minimum(residual, residual**2 / gap), residual)
+    bound = torch.where(gap > 0, torch.minimum(residual, residual**2 / gap), residual)
+    return top, bound, vector

@@ -63,6 +63,15 @@ def block_sums(block: Tensor, weighing: Weighing) -> Tensor:
 
 def block_maxima(block: Tensor) -> RowMaxima:
     """λ_max of every row's block."""
+    return formed_maxima(_row_blocks(block))
+
+
+def block_forms(block: Tensor, vectors: Tensor) -> Tensor:
+    """``v_sᵀ H_ss v_s`` for a vector of every row: ``[rows, m] -> [rows]``."""
+    return torch.einsum("ri,rij,rj->r", vectors, _row_blocks(block), vectors)
+
+
+def _row_blocks(block: Tensor) -> Tensor:
     g, d, m = block.shape[:3]
     rows = block.diagonal(dim1=1, dim2=3).movedim(-1, 1)
-    return formed_maxima(rows.reshape(g * d, m, m))
+    return rows.reshape(g * d, m, m)

@@ -22,6 +22,8 @@ class Dataset:
         name: where they came from, in words.
         classes: number of classes, where the source says it.
         notes: what was done to the samples, for people.
+        source_size: samples of the source that these were drawn from at random; ``None`` where
+            they are all there is.
 
     Raises:
         DataError: no sample, lengths that differ, a dtype that no network takes, or a value that
@@ -33,6 +35,7 @@ class Dataset:
     name: str
     classes: int | None = None
     notes: tuple[str, ...] = ()
+    source_size: int | None = None
 
     def __post_init__(self) -> None:
         for role, tensor in (("inputs", self.inputs), ("targets", self.targets)):
@@ -54,6 +57,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def unseen(self) -> float:
+        """Part of the source that these samples leave out; 0 where they are all there is."""
+        return 0.0 if self.source_size is None else 1.0 - len(self) / self.source_size
 
     def fingerprint(self) -> str:
         """SHA-256 over the bytes, shapes and dtypes of inputs and targets."""

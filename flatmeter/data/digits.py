@@ -47,4 +47,5 @@ def load_digits(split: str = "all", *, samples: int | None = None, seed: int = 0
         name="digits" if split == "all" else f"digits:{split}",
         classes=10,
         notes=("pixels in [0, 1]", *subset_note(len(images), len(indices), seed)),
+        source_size=len(images),
     )

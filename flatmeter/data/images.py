@@ -71,6 +71,7 @@ def decode(
         name=name,
         classes=len(classes) if classes else None,
         notes=(*resized, str(normalisation), *subset_note(len(source), len(indices), seed)),
+        source_size=len(source),
     )
 
 

@@ -98,6 +98,7 @@ def _from_samples(value: Any, name: str, samples: int | None, seed: int) -> Data
         name,
         classes=len(classes) if isinstance(classes, (list, tuple)) else None,
         notes=subset_note(total, len(indices), seed),
+        source_size=total,
     )
 
 
@@ -110,6 +111,7 @@ def _subset(data: Dataset, samples: int | None, seed: int) -> Dataset:
         inputs=data.inputs[indices],
         targets=data.targets[indices],
         notes=(*data.notes, *subset_note(len(data), len(indices), seed)),
+        source_size=data.source_size or len(data),
     )
 
 

@@ -27,6 +27,7 @@ weights; where a weight is exactly zero, which ``adaptive`` never moves.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from flatmeter.curvature.data_error import DataGroups
 from flatmeter.estimate import Estimate, Why
 from flatmeter.measures.ascent import Ascent
 from flatmeter.measures.ball import Ball
@@ -44,7 +46,7 @@ from flatmeter.measures.expense import Expense
 from flatmeter.measures.lower_bound import hidden_by_rounding, spread, verdict
 from flatmeter.risk.cost import FORWARD
 from flatmeter.risk.empirical import EmpiricalRisk
-from flatmeter.spectral.controlled_mean import controlled_mean
+from flatmeter.spectral.controlled_mean import controlled, controlled_mean
 
 Floats = NDArray[np.float64]
 Radius = Literal["adaptive", "layer", "standard"]
@@ -99,7 +101,10 @@ class AdaptiveSharpness(Measure):
         ball = Ball(risk, risk.theta, scales(risk, settings.radius), rho, settings.norm)
         ascents = climb_all(ball, settings, context)
         worst = worst_estimate(ball, ascents, settings)
-        average, draws = average_estimate(ball, ascents, settings, context)
+        rises = GroupRises.of(ball, risk)
+        if rises is not None:
+            worst = worst.of_sample(rises.stderr(rises.at(ascents[0].point)))
+        average, draws = average_estimate(ball, ascents, settings, context, rises)
         return Measurement(
             quantities={"average": average, "worst": worst},
             notes=_notes(ball, ascents, settings),
@@ -148,26 +153,76 @@ def worst_estimate(ball: Ball, ascents: list[Ascent], settings: Settings) -> Est
     )
 
 
+@dataclass(frozen=True)
+class GroupRises:
+    """Rises of the loss in groups of samples, where these are a sample of the data.
+
+    Args:
+        ball: of perturbations.
+        groups: of the samples.
+        losses: ``[G]`` sums of the losses at its centre.
+    """
+
+    ball: Ball
+    groups: DataGroups
+    losses: Tensor
+
+    @classmethod
+    def of(cls, ball: Ball, risk: EmpiricalRisk) -> GroupRises | None:
+        """At the centre; ``None`` where all data are measured."""
+        groups = DataGroups.of(risk)
+        if groups is None:
+            return None
+        return cls(ball, groups, groups.losses(ball.theta.to(risk.dtype)))
+
+    def at(self, u: Tensor) -> Tensor:
+        """Sums of the rises at ``u [P]``: ``[G]``."""
+        return self.groups.losses(self.ball.point(u)) - self.losses
+
+    def even(self, u: Tensor) -> Tensor:
+        """Mean of the sums at u and −u: ``[G]``."""
+        return (self.at(u) + self.at(-u)) / 2
+
+    def stderr(self, sums: Tensor) -> float:
+        """Standard error of their mean over the samples."""
+        return float(self.groups.stderr(sums))
+
+
 def average_estimate(
-    ball: Ball, ascents: list[Ascent], settings: Settings, context: Context
+    ball: Ball,
+    ascents: list[Ascent],
+    settings: Settings,
+    context: Context,
+    rises: GroupRises | None,
 ) -> tuple[Estimate, Floats]:
     """The mean over Gaussian perturbations; and ``[n, 2]`` values and controls of the draws."""
     worst = ascents[0].point
     direction = worst / worst.norm().clamp_min(1e-300)
+    shares: list[Tensor] = []
 
     def draw(i: int) -> tuple[float, float]:
         noise = torch.randn(len(direction), generator=context.generator("adaptive draw", i))
         z = noise.to(direction)
-        rise = ball.even_rise(settings.rho_average * z)
+        if rises is None:
+            rise = ball.even_rise(settings.rho_average * z)
+        else:
+            shares.append(rises.even(settings.rho_average * z))
+            rise = rises.groups.mean(shares[-1])
         return float(rise), float(direction @ z) ** 2 - 1
 
-    return controlled_mean(
+    estimate, draws = controlled_mean(
         draw,
         rtol=context.rtol or settings.rtol,
         confidence=context.confidence,
         max_draws=settings.samples,
         progress=context.progress,
     )
+    if rises is not None and len(draws) > 2:
+        # The same regression for every group: what the draws have in common falls out.
+        table = torch.stack(shares, 1).numpy()
+        means = [controlled(row, draws[:, 1].tolist())[0] for row in table]
+        estimate = estimate.of_sample(rises.stderr(torch.tensor(means, dtype=torch.float64)))
+    return estimate, draws
 
 
 def _notes(ball: Ball, ascents: list[Ascent], settings: Settings) -> tuple[str, ...]:

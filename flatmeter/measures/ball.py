@@ -33,10 +33,13 @@ class Ball:
         value, gradient = self.risk.value_and_gradient_tensors(self.theta + self.scale * u)
         return value - self.loss, self.scale * gradient
 
+    def point(self, u: Tensor) -> Tensor:
+        """The weights ``θ + c ∘ u [P]`` in the risk's dtype."""
+        return (self.theta + self.scale * u).to(self.risk.dtype)
+
     def even_rise(self, u: Tensor) -> Tensor:
         """Mean of the rises at u and −u: a scalar, to which odd orders do not contribute."""
-        points = [(self.theta + s * self.scale * u).to(self.risk.dtype) for s in (1, -1)]
-        up, down = (self.risk.value_tensor(point) for point in points)
+        up, down = (self.risk.value_tensor(self.point(s * u)) for s in (1, -1))
         return (up + down) / 2 - self.loss
 
     def extreme(self, direction: Tensor) -> Tensor:

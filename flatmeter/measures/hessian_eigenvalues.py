@@ -12,14 +12,17 @@ Invariant to: permutations of hidden units; *not* to rescaling: Dinh et al. (201
 make the largest eigenvalue as large as they like without changing the network's function.
 Requires: a loss and a network with second derivatives.
 Cost: 20 to 65 Hessian products (most where the smallest eigenvalue is close to zero), and one
-vector of memory for each.
+vector of memory for each; a product for each end for the error from measuring on a sample of the
+data.
 Known failure: the piecewise linear parts of a network contribute no curvature across their kinks.
 """
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 
+from flatmeter.curvature.data_error import DataGroups
 from flatmeter.curvature.products import HessianOperator
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
@@ -63,10 +66,13 @@ class HessianEigenvalues(Measure):
             seed=context.seed,
             progress=context.progress,
         )
+        ends = [spectrum.estimate_largest(), spectrum.estimate_smallest()]
+        groups = DataGroups.of(context.risk)
+        if groups is not None:
+            context.progress("products of groups of samples")
+            pair = torch.stack([spectrum.vectors_largest[0], spectrum.vectors_smallest[0]])
+            ends = groups.of_eigenvalues(ends, pair)
         return Measurement(
-            quantities={
-                "lambda_max": spectrum.estimate_largest(),
-                "lambda_min": spectrum.estimate_smallest(),
-            },
+            quantities={"lambda_max": ends[0], "lambda_min": ends[1]},
             state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
         )

@@ -18,12 +18,14 @@ batch statistics every weight before a batch-norm may grow for ever, which leave
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from flatmeter.curvature.data_error import DataGroups
 from flatmeter.curvature.euler import idle_tensors
 from flatmeter.curvature.ghost import eligible, exact_diagonal
 from flatmeter.curvature.layer_traces import LayerTraces, layer_traces
@@ -32,6 +34,7 @@ from flatmeter.estimate import Estimate, Why
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense, exact_traces
+from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.symmetry.balance import TOLERANCE, balance
 from flatmeter.symmetry.group import SymmetryGroup
 from flatmeter.symmetry.minimise import Minimum, minimise
@@ -146,12 +149,14 @@ def _gauss_newton_note(traces: LayerTraces) -> str:
 
 
 def _parts(traces: LayerTraces, minimum: Minimum, basis: np.ndarray) -> tuple[Part, ...]:
-    errors = _scale_errors(traces, _weights(minimum), basis)
+    moves = _scale_moves(traces, _weights(minimum), basis)
+    errors = _scale_errors(traces, moves)
     parts = []
     for i, (name, estimate) in enumerate(traces.estimates.items()):
         parts.append(Part(name, "trace", estimate))
         scale = _log_scale(float(minimum.log_scales[i]), float(errors[i]), traces)
-        parts.append(Part(name, "log_scale", scale))
+        data = traces.data_error(moves[:, i])
+        parts.append(Part(name, "log_scale", replace(scale, data_stderr=data)))
     return tuple(parts)
 
 
@@ -162,26 +167,34 @@ def _log_scale(value: float, error: float, traces: LayerTraces) -> Estimate:
     return Estimate(value, error, n=len(traces.probes), converged=traces.converged, why=why)
 
 
-def _scale_errors(traces: LayerTraces, weights: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Standard errors of the log-scales ``[n]`` from those of the traces.
+def _scale_errors(traces: LayerTraces, moves: np.ndarray) -> np.ndarray:
+    """Standard errors of the log-scales ``[n]`` from those of the traces."""
+    count = len(traces.probes)
+    if count < 2:
+        return np.zeros(len(moves))
+    errors: np.ndarray = (traces.probes @ moves).std(axis=0, ddof=1) / count**0.5
+    return errors
+
+
+def _scale_moves(traces: LayerTraces, weights: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Derivatives of the log-scales in the traces, ``[n traces, n scales]``.
 
     To first order: at the minimiser ``Eᵀ(w ∘ T) = 0`` with ``w = e^{-2a}``, so a change dT moves it
     by ``da = E (2 Eᵀ diag(w ∘ T) E)⁻¹ Eᵀ(w ∘ dT)``.
     """
-    count = len(traces.probes)
-    if count < 2:
-        return np.zeros(len(weights))
     terms = np.maximum(traces.values, 0.0) * weights
     hessian = 2.0 * basis.T @ (terms[:, None] * basis)
-    moves = (traces.probes * weights) @ basis @ np.linalg.pinv(hessian) @ basis.T
-    errors: np.ndarray = moves.std(axis=0, ddof=1) / count**0.5
-    return errors
+    moves: np.ndarray = weights[:, None] * (basis @ np.linalg.pinv(hessian) @ basis.T)
+    return moves
 
 
 def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Estimate, list[str]]:
     """Rescale tensors and channels in turn: the sum is convex in all of them together."""
     space = context.risk.space
-    diagonal = space.flatten(_diagonal(context)).cpu().numpy()
+    risk = context.risk.without_weight_decay()
+    ways = _known_diagonal(risk)
+    original = space.flatten(_diagonal(risk, *ways)).cpu().numpy()
+    diagonal = original.copy()
     value, attained = layer.value, True
     for _ in range(MAX_ROUNDS):
         traces = np.add.reduceat(diagonal, space.offsets[:-1])
@@ -193,19 +206,26 @@ def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Es
         if before - value <= 1e-12 * before:
             break
     notes = [] if attained else ["attained = false: the value is an infimum over channel scales"]
+    estimate = Estimate.of_exact(value)
     if balanced.imbalance > TOLERANCE:
         # The sweeps come down to the minimum from above.
-        return Estimate(value, n=balanced.sweeps, converged=False, why=Why.BUDGET), notes
-    return Estimate.of_exact(value), notes
+        estimate = Estimate(value, n=balanced.sweeps, converged=False, why=Why.BUDGET)
+    groups = DataGroups.of(risk)
+    if groups is not None:
+        # Once more for the samples' shares: diagonals of all groups at once would fill the memory.
+        weights = np.divide(diagonal, original, out=np.zeros_like(diagonal), where=balanced.held)
+        w = torch.from_numpy(weights).to(risk.device)
+        forms = groups.sums(lambda part: w @ space.flatten(_diagonal(part, *ways)))
+        estimate = estimate.of_sample(float(groups.stderr(forms)))
+    return estimate, notes
 
 
-def _diagonal(context: Context) -> dict[str, torch.Tensor]:
-    """The exact diagonal of the Gauss-Newton matrix.
+def _known_diagonal(risk: EmpiricalRisk) -> tuple[frozenset[str], frozenset[str]]:
+    """Parameters whose diagonal is known exactly, and those whose diagonal is zero.
 
     Raises:
-        NotApplicable: a parameter has none.
+        NotApplicable: a parameter is neither.
     """
-    risk = context.risk.without_weight_decay()
     admitted = eligible(risk).names
     missing = frozenset(risk.space.names) - admitted
     # What the outputs do not depend on has no curvature, though no operator may know it.
@@ -217,6 +237,13 @@ def _diagonal(context: Context) -> dict[str, torch.Tensor]:
             f"{min(missing)} is used in a way that has none",
             hint="use granularity=layer",
         )
+    return admitted, idle
+
+
+def _diagonal(
+    risk: EmpiricalRisk, admitted: frozenset[str], idle: frozenset[str]
+) -> dict[str, torch.Tensor]:
+    """The exact diagonal of the Gauss-Newton matrix."""
     shapes = dict(zip(risk.space.names, risk.space.shapes, strict=True))
     nothing = {
         name: torch.zeros(shapes[name], dtype=torch.float64, device=risk.device) for name in idle

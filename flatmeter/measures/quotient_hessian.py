@@ -26,14 +26,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
+from flatmeter.curvature.data_error import DataGroups
 from flatmeter.curvature.layer_traces import layer_traces
 from flatmeter.curvature.products import HessianOperator
 from flatmeter.estimate import Estimate
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense, exact_traces
+from flatmeter.measures.quotient_data_error import with_data_errors
 from flatmeter.measures.quotient_metric import (
     Blocks,
     Connection,
@@ -97,8 +101,9 @@ class QuotientHessian(Measure):
         loss, gradient = risk.value_and_gradient()
         connection = Connection(frame, gradient[frame.index])
         operator = self._operator(risk, frame, connection)
-        trace = self._trace(context, risk, frame, connection)
+        trace, layers = self._trace(context, risk, frame, connection)
         notes = self._notes(frame)
+        basis = None
         if settings.project:
             notes = (*context.group().notes, *notes)
             basis = vertical_basis(risk, context.group(), frame)
@@ -112,8 +117,22 @@ class QuotientHessian(Measure):
             seed=context.seed,
             progress=context.progress,
         )
+        quantities = _quantities(spectrum, trace, float(connection.gradient.norm()), loss)
+        groups = DataGroups.of(risk)
+        if groups is not None:
+            context.progress("quotient Hessian: groups of samples")
+            quantities = with_data_errors(
+                groups,
+                quantities,
+                frame,
+                lambda part, linked: self._operator(part, frame, linked),
+                (spectrum.vectors_largest[0], spectrum.vectors_smallest[0]),
+                lambda linked, whole: self._rest_of_trace(linked, whole, basis),
+                layers,
+                connection.gradient,
+            )
         return Measurement(
-            quantities=_quantities(spectrum, trace, float(connection.gradient.norm()), loss),
+            quantities=quantities,
             notes=notes,
             state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
         )
@@ -125,13 +144,16 @@ class QuotientHessian(Measure):
 
     def _trace(
         self, context: Context, risk: EmpiricalRisk, frame: Frame, connection: Connection
-    ) -> Estimate:
+    ) -> tuple[Estimate, Tensor | None]:
         """``Σ_b ‖w_b‖² T_b``, and the connection's trace where it belongs to the operator.
 
         From exact layer traces where blocks are tensors; rows have none and take probes.
+
+        Returns:
+            The trace, and the first sum for every group of samples where it is known.
         """
         settings: Settings = self.settings  # type: ignore[assignment]
-        rtol = context.rtol or 0.01
+        rtol, layers = context.rtol or 0.01, None
         probes = max(2, context.max_products or settings.max_probes)
         if settings.blocks == "tensor":
             squares = risk.space.block_norms(risk.theta).square().cpu().numpy()
@@ -146,6 +168,8 @@ class QuotientHessian(Measure):
                 progress=context.progress,
             )
             scaled = traces.combination(squares)
+            if traces.group_sums is not None:
+                layers = torch.from_numpy(traces.group_sums @ squares)
         else:
             scaled = hutchinson(
                 Scaled(Restricted(HessianOperator(risk), frame.index), frame.norm),
@@ -157,7 +181,18 @@ class QuotientHessian(Measure):
                 purpose="quotient trace",
                 progress=context.progress,
             ).estimate
-        return scaled if settings.hessian == "scaled" else scaled.shifted(connection.trace)
+        linked = settings.hessian == "riemann"
+        return scaled.shifted(connection.trace if linked else 0.0), layers
+
+    def _rest_of_trace(
+        self, connection: Connection, operator: Operator, basis: Tensor | None
+    ) -> Tensor:
+        """What the trace has besides the layers': the connection's, less what was projected out."""
+        linked = self.settings.hessian == "riemann"  # type: ignore[attr-defined]
+        rest = torch.tensor(connection.trace if linked else 0.0, dtype=torch.float64)
+        if basis is None:
+            return rest
+        return rest - (basis.double() * operator.matmat(basis).double()).sum().cpu()
 
     def _notes(self, frame: Frame) -> tuple[str, ...]:
         settings: Settings = self.settings  # type: ignore[assignment]

@@ -33,11 +33,13 @@ are left out, and a note counts them. Groups of a convolution's channels count a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import torch
 from pydantic import Field
 
+from flatmeter.curvature.data_error import DataGroups
 from flatmeter.curvature.flatness_run import Options
 from flatmeter.curvature.linear_layers import LinearLayer, linear_layers
 from flatmeter.curvature.relative_flatness import Flatness, relative_flatness
@@ -108,13 +110,14 @@ class RelativeFlatness(Measure):
         found, refused = relative_flatness(context.risk, layers, options)
         if not found:
             raise NotApplicable("; ".join(refused.values()))
+        groups = DataGroups.of(context.risk)
         parts = tuple(
-            Part(name, quantity, estimate)
+            Part(name, quantity, _of_sample(estimate, [flatness], quantity, groups))
             for name, flatness in found.items()
             for quantity, estimate in _quantities(flatness).items()
         )
         return Measurement(
-            quantities=_network(found, settings.layer == "all"),
+            quantities=_network(found, settings.layer == "all", groups),
             parts=parts,
             notes=tuple(_notes(found, refused)),
         )
@@ -162,11 +165,24 @@ def _quantities(flatness: Flatness) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in named.items() if estimate is not None}
 
 
-def _network(found: Mapping[str, Flatness], every: bool) -> dict[str, Estimate]:
+def _of_sample(
+    estimate: Estimate, layers: Sequence[Flatness], quantity: str, groups: DataGroups | None
+) -> Estimate:
+    """A sum over layers with its error from measuring on a sample of the data, where known."""
+    if groups is None or any(quantity not in layer.shares for layer in layers):
+        return estimate
+    shares = torch.stack([layer.shares[quantity] for layer in layers]).sum(0)
+    return estimate.of_sample(float(groups.stderr(shares)))
+
+
+def _network(
+    found: Mapping[str, Flatness], every: bool, groups: DataGroups | None
+) -> dict[str, Estimate]:
     """The one layer's values, or sums over all layers and their means."""
     layers = [_quantities(flatness) for flatness in found.values()]
     common = [q for q in layers[0] if all(q in layer for layer in layers)]
-    sums = {q: _sum([layer[q] for layer in layers]) for q in common}
+    own = list(found.values())
+    sums = {q: _of_sample(_sum([layer[q] for layer in layers]), own, q, groups) for q in common}
     if not every:
         return sums
     return sums | {f"{q}_mean": e.scaled(1 / len(layers)) for q, e in sums.items()}

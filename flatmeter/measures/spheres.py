@@ -80,6 +80,10 @@ class Spheres:
         """Norm of ``values [m]`` over each block: ``[B]``."""
         return self.sums(values.square()).sqrt()
 
+    def padded(self, values: Tensor, dim: int) -> Tensor:
+        """``values [m]`` in their places of a vector of zeros, ``[dim]``."""
+        return values.new_zeros(dim).index_copy(0, self.index, values)
+
     def tangent(self, values: Tensor) -> Tensor:
         """Remove from each block of ``values [m]`` its component along u_b."""
         return values - self.sums(values * self.unit)[self.label] * self.unit

@@ -27,11 +27,14 @@ Not to be trusted: where ε matters; the notes say what the value would be witho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from flatmeter.curvature.data_error import DataGroups
 from flatmeter.curvature.euler import with_scaled_eps
 from flatmeter.curvature.products import HessianOperator
 from flatmeter.estimate import Estimate
@@ -87,8 +90,11 @@ class SphericalSharpness(Measure):
         runs = Runs(context, rtol, context.max_products or settings.max_products)
         block, x = runs.top("block", Scaled(invariant, radius))
         single, v = runs.top("global", invariant)
-        along = runs.top_below("tangent", _on_sphere(invariant, risk, spheres), single, v)
-        raw, _ = runs.top("raw", whole)
+        along, u = runs.top_below("tangent", _on_sphere(invariant, risk, spheres), single, v)
+        raw, y = runs.top("raw", whole)
+        found = (block, single, along, raw)
+        vectors = [*(spheres.padded(part, risk.space.dim) for part in (radius * x, v, u)), y]
+        block, single, along, raw = with_data_errors(risk, found, torch.stack(vectors))
 
         quantities = {
             "block": block,
@@ -134,21 +140,38 @@ class Runs:
         self.spent += spectrum.products
         return spectrum.estimate_largest(), spectrum.vectors_largest[0]
 
-    def top_below(self, name: str, op: Operator, bound: Estimate, near: Tensor) -> Estimate:
-        """The largest eigenvalue of a projection of an operator whose own largest is known.
+    def top_below(
+        self, name: str, op: Operator, bound: Estimate, near: Tensor
+    ) -> tuple[Estimate, Tensor]:
+        """The same for a projection of an operator whose own largest eigenvalue is known.
 
         It is at most that one, so a start near that one's vector is safe where it reaches it.
         """
-        found, _ = self.top(name, op, near)
+        found, vector = self.top(name, op, near)
         if found.value >= bound.value - self.rtol * abs(bound.value):
-            return found
-        return self.top(name, op)[0]
+            return found, vector
+        return self.top(name, op)
 
 
 def _on_sphere(op: Operator, risk: EmpiricalRisk, spheres: Spheres) -> Operator:
     """``P A P`` with P along the sphere of all blocks together."""
     w = risk.theta[spheres.index]
     return Projected(op, (w / w.norm())[None])
+
+
+def with_data_errors(risk: EmpiricalRisk, found: Sequence[Estimate], V: Tensor) -> list[Estimate]:
+    """Eigenvalues with their errors from measuring on a sample of the data.
+
+    Args:
+        risk: the empirical risk.
+        found: the eigenvalues ``vᵀ H v``.
+        V: their vectors, ``[k, P]``.
+    """
+    groups = DataGroups.of(risk)
+    if groups is None:
+        return list(found)
+    errors = groups.stderr(groups.forms(V)).tolist()
+    return [e.of_sample(error) for e, error in zip(found, errors, strict=True)]
 
 
 def eos_ratio(top: Estimate, context: Context, momentum: float) -> tuple[dict[str, Estimate], str]:

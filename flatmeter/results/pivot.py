@@ -192,10 +192,18 @@ def _of_all(own: Sequence[Row], row: Row) -> bool:
 def _note(row: Row, notes: bool) -> str:
     if row.status in ("n/a", "error"):
         return row.message
-    said = row.message if notes else ""
+    said = "; ".join(filter(None, [row.message, _of_sample(row)])) if notes else ""
     if row.status == "unconverged":
         return f"did not converge: {row.why}" + (f"; {said}" if said else "")
     return said
+
+
+def _of_sample(row: Row) -> str:
+    """What is known of the error from measuring on a sample of the data."""
+    if row.stderr_data is None:
+        return ""
+    error = format_number(row.stderr_data, 2)
+    return f"standard error from this sample of the data: {error}" if row.stderr_data else ""
 
 
 def _footnotes(
@@ -208,7 +216,9 @@ def _footnotes(
         found.append(f"[{number}] {note}{whose}")
     shown = [(name, _find(own, name)) for own in _by_checkpoint(rows).values() for name in names]
     said = {(name, row.why) for name, row in shown if row and row.why in _NOTEWORTHY}
-    return found + [f"{name}: {why}" for name, why in sorted(said)]
+    found += [f"{name}: {why}" for name, why in sorted(said)]
+    sampled = any(row and row.stderr_data for _, row in shown)
+    return found + ["a sample of the data was measured: -v tells what that may change"] * sampled
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:

@@ -50,6 +50,8 @@ class Row:
         status: ``ok``, ``unconverged``, ``n/a`` or ``error``.
         message: the reason of a missing value, or what a reader of the number should know.
         key: identifies the measurement; equal keys mean an equal number (see ``results.key``).
+        stderr_data: standard error from measuring on a random sample of the data; 0 where all were
+            measured, ``None`` where it is unknown.
     """
 
     checkpoint: str
@@ -82,6 +84,7 @@ class Row:
     status: Status = "ok"
     message: str = ""
     key: str = ""
+    stderr_data: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,7 +122,8 @@ def rows_of(measurement: Measurement, base: Row, confidence: float) -> list[Row]
 
     Args:
         measurement: what the measure returned.
-        base: a row with the provenance and cost filled in.
+        base: a row with the provenance and cost filled in, and the error from measuring on a sample
+            of the data where it is the same for all measures.
         confidence: coverage of the intervals.
     """
     rows = [
@@ -142,8 +146,10 @@ def _with_notes(row: Row, notes: tuple[str, ...]) -> Row:
 def _filled(base: Row, estimate: Estimate, confidence: float) -> Row:
     """``base`` with the numbers of an estimate."""
     if not math.isfinite(estimate.value):
-        return replace(base, status="error", message=f"the value is {estimate.value}")
+        said = f"the value is {estimate.value}"
+        return replace(base, status="error", message=said, stderr_data=None)
     low, high = estimate.interval(confidence)
+    error = estimate.data_stderr
     return replace(
         base,
         value=float(estimate.value),
@@ -152,6 +158,7 @@ def _filled(base: Row, estimate: Estimate, confidence: float) -> Row:
         ci_low=finite(low),
         ci_high=finite(high),
         confidence=confidence,
+        stderr_data=base.stderr_data if error is None else finite(error),
         exact=estimate.exact,
         n_probes=estimate.n,
         converged=estimate.converged,

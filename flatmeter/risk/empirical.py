@@ -168,10 +168,27 @@ class EmpiricalRisk:
             other._batch_size = max(1, self.batch_size // wider)
         return other
 
+    def part(self, index: Tensor) -> EmpiricalRisk:
+        """The *sum* of the losses of some samples, without weight decay and with its own cost.
+
+        Args:
+            index: ``[k]`` numbers of the samples; a whole batch where samples interact.
+        """
+        other = copy.copy(self)
+        other.data = replace(
+            self.data,
+            inputs=self.data.inputs[index],
+            targets=self.data.targets[index],
+            source_size=None,
+        )
+        other.n, other.normalizer, other.weight_decay = len(index), 1.0, 0.0
+        other._batch_size, other.cost = self.batch_size, Cost()
+        return other
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets on the device, in a fixed order."""
         inputs, targets = self.data.inputs, self.data.targets
-        for start, stop in self._bounds():
+        for start, stop in self.bounds():
             yield self._inputs(inputs[start:stop]), targets[start:stop].to(self.device)
 
     def groups(self, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -195,7 +212,8 @@ class EmpiricalRisk:
                 for a in range(first, last, step)
             ]
 
-    def _bounds(self) -> list[tuple[int, int]]:
+    def bounds(self) -> list[tuple[int, int]]:
+        """First sample and end of every batch."""
         size = self.bn_batch if self.samples_interact else self.batch_size
         parts = -(-self.n // size)
         if self.samples_interact:

@@ -30,6 +30,7 @@ class Balance:
         sweeps: sweeps over all channels.
         imbalance: largest difference between what enters and what leaves a channel, as a part of
             the sum: the certificate.
+        held: which entries are part of the value, ``[P]``; the others are scaled to nothing.
     """
 
     value: float
@@ -37,6 +38,7 @@ class Balance:
     attained: bool
     sweeps: int
     imbalance: float
+    held: np.ndarray
 
 
 def balance(
@@ -58,22 +60,24 @@ def balance(
     constant = float(M.diagonal().sum())
     M.setdiag(0.0)
     M.eliminate_zeros()
-    M, attained = _cycles(M)
+    M, label = _cycles(M)
+    held = (label[plus] == label[minus]) & (weights > 0)
+    attained = bool(held[weights > 0].all())
     s, sweeps, imbalance = _osborne(M, constant, tolerance)
     entries = M.tocoo()
     rows, columns = entries.coords
     value = constant + float(np.sum(entries.data * np.exp(-2.0 * (s[rows] - s[columns]))))
-    return Balance(value, s - s[0], attained, sweeps, imbalance)
+    return Balance(value, s - s[0], attained, sweeps, imbalance, held)
 
 
-def _cycles(M: csr_array) -> tuple[csr_array, bool]:
-    """The entries that lie on a cycle, and whether those are all."""
+def _cycles(M: csr_array) -> tuple[csr_array, np.ndarray]:
+    """The entries that lie on a cycle, and which channels are on one together: ``[count]``."""
     _, label = connected_components(M, directed=True, connection="strong")
     entries = M.tocoo()
     rows, columns = entries.coords
     held = label[rows] == label[columns]
     kept = coo_array((entries.data[held], (rows[held], columns[held])), shape=M.shape).tocsr()
-    return kept, bool(held.all())
+    return kept, label
 
 
 def _osborne(M: csr_array, constant: float, tolerance: float) -> tuple[np.ndarray, int, float]:

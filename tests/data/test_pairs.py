@@ -112,3 +112,14 @@ def test_refusals(value, said):
     with pytest.raises(DataError) as caught:
         as_dataset(value, name="here")
     assert said in str(caught.value)
+
+
+def test_a_subset_knows_the_size_of_its_source():
+    x, y = torch.zeros(10, 2), torch.zeros(10)
+    whole = as_dataset((x, y), name="pair")
+    part = as_dataset(whole, name="pair", samples=4)
+    assert (whole.source_size, whole.unseen) == (None, 0.0)
+    assert (part.source_size, part.unseen) == (10, 0.6)
+    assert as_dataset(part, name="pair", samples=2).source_size == 10
+    lazily = as_dataset(torch.utils.data.TensorDataset(x, y), name="torch", samples=5)
+    assert lazily.unseen == 0.5

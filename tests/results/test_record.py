@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ BASE = Row("a.pt", "00", "trace", "", 1, key="k", seconds=1.5)
 
 def test_columns_hold_the_documented_ones_in_order():
     assert [c for c in COLUMNS if c in CONTRACT] == CONTRACT
-    assert set(COLUMNS) - set(CONTRACT) == {"residual", "why", "bn_batch", "key"}
+    assert set(COLUMNS) - set(CONTRACT) == {"residual", "why", "bn_batch", "key", "stderr_data"}
 
 
 def test_rows_are_headline_first_then_quantities_then_parts():
@@ -66,3 +67,15 @@ def test_round_trip_ignores_columns_of_a_later_version():
     row = Row("a.pt", "00", "m", "value", 1, value=float(np.float64(0.1)))
     values = json.loads(json.dumps({**row.to_dict(), "column_of_the_future": 1}))
     assert Row.from_dict(values) == row
+
+
+def test_the_error_from_a_sample_of_the_data_is_a_column_of_its_own():
+    known, unknown = Estimate.of_exact(3.0).of_sample(0.5).scaled(-2.0), Estimate.of_exact(3.0)
+    measurement = Measurement({"value": known, "other": unknown})
+    rows = rows_of(measurement, BASE, 0.95)
+    assert [row.stderr_data for row in rows] == [1.0, None]
+    assert rows[0].ci_low == rows[0].ci_high == -6.0
+    whole = rows_of(Measurement({"value": unknown}), replace(BASE, stderr_data=0.0), 0.95)
+    assert whole[0].stderr_data == 0.0
+    bad = rows_of(Measurement({"value": Estimate(math.nan)}), replace(BASE, stderr_data=0.0), 0.95)
+    assert bad[0].stderr_data is None

@@ -200,3 +200,11 @@ def test_names_that_look_like_markup_stay_as_they_are():
     text = render_text(pivot(rows), width=80)
     for name in ("x[bold]y.pt", "a:smile:b.pt", "end[/x].pt"):
         assert name in text
+
+
+def test_a_sample_of_the_data_is_told_and_its_error_in_the_notes():
+    rows = [_row("a.pt", stderr_data=0.125), _row("b.pt", stderr_data=None)]
+    assert any("a sample of the data" in note for note in pivot(rows).footnotes)
+    assert any("of the data: 0.12" in note for note in pivot(rows, notes=True).footnotes)
+    whole = pivot([_row("a.pt", stderr_data=0.0)], notes=True)
+    assert not any("of the data" in note for note in whole.footnotes)
