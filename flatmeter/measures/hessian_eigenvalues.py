@@ -24,16 +24,19 @@ from pydantic import Field
 
 from flatmeter.curvature.data_error import DataGroups
 from flatmeter.curvature.products import HessianOperator
+from flatmeter.estimate import Estimate
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense
 from flatmeter.spectral.lanczos import lanczos
 from flatmeter.spectral.ritz import attainable
+from flatmeter.spectral.spectrum import Spectrum
 
 
 class Settings(MeasureSettings):
     """Options of the Hessian's eigenvalues."""
 
+    k: int = Field(1, ge=1, description="eigenvalues at each end of the spectrum")
     max_products: int = Field(
         200, ge=1, description="most Hessian products; --max-products comes first"
     )
@@ -53,7 +56,8 @@ class HessianEigenvalues(Measure):
     def expense(self, columns: int) -> Expense:
         """See the cost above."""
         settings: Settings = self.settings  # type: ignore[assignment]
-        return Expense.of_lanczos(20, 65, settings.max_products)
+        more = 4 * (settings.k - 1)
+        return Expense.of_lanczos(20 + more, 65 + 3 * more, settings.max_products)
 
     def compute(self, context: Context) -> Measurement:
         """One Lanczos run for both ends."""
@@ -61,18 +65,35 @@ class HessianEigenvalues(Measure):
         operator = HessianOperator(context.risk)
         spectrum = lanczos(
             operator,
+            k=settings.k,
             rtol=context.rtol or attainable(1e-3, operator.noise),
             max_products=context.max_products or settings.max_products,
             seed=context.seed,
             progress=context.progress,
         )
-        ends = [spectrum.estimate_largest(), spectrum.estimate_smallest()]
+        found = _named(spectrum)
         groups = DataGroups.of(context.risk)
         if groups is not None:
             context.progress("products of groups of samples")
-            pair = torch.stack([spectrum.vectors_largest[0], spectrum.vectors_smallest[0]])
-            ends = groups.of_eigenvalues(ends, pair)
+            vectors = torch.cat([spectrum.vectors_largest, spectrum.vectors_smallest])
+            errors = groups.stderr(groups.forms(vectors)).tolist()
+            found = {
+                name: estimate.of_sample(error)
+                for (name, estimate), error in zip(found.items(), errors, strict=True)
+            }
+        first = {name: found[name] for name in self.quantities}
         return Measurement(
-            quantities={"lambda_max": ends[0], "lambda_min": ends[1]},
+            quantities={**first, **found},
             state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
         )
+
+
+def _named(spectrum: Spectrum) -> dict[str, Estimate]:
+    """Every eigenvalue by its name: ``lambda_max``, ``lambda_max_2`` and so on."""
+    largest = [spectrum.estimate_largest(i) for i in range(len(spectrum.largest))]
+    smallest = [spectrum.estimate_smallest(i) for i in range(len(spectrum.smallest))]
+    return {
+        name if i == 0 else f"{name}_{i + 1}": estimate
+        for name, end in (("lambda_max", largest), ("lambda_min", smallest))
+        for i, estimate in enumerate(end)
+    }

@@ -43,6 +43,21 @@ def test_ends_are_those_of_the_dense_hessian(risk_of, dense, name, weight_decay)
         assert abs(estimate.value - float(value)) <= estimate.residual
 
 
+def test_several_at_each_end(risk_of, dense) -> None:
+    risk = risk_of("gelu")
+    true = torch.linalg.eigvalsh(dense.hessian(risk)).tolist()
+    found = measured(risk, {"k": 4}, rtol=1e-9).quantities
+    names = ["lambda_max", "lambda_max_2", "lambda_max_3", "lambda_max_4"]
+    assert list(found)[:3] == ["lambda_max", "lambda_min", "lambda_max_2"]
+    assert [found[n].value for n in names] == pytest.approx(true[::-1][:4], rel=1e-7)
+    names = [name.replace("max", "min") for name in names]
+    assert [found[n].value for n in names] == pytest.approx(true[:4], rel=1e-7, abs=1e-9)
+    assert all(e.converged for e in found.values())
+    few = measured(risk, {"k": 4}, max_products=3).quantities
+    assert len(few) == 6
+    assert not any(e.converged for e in few.values())
+
+
 def test_default_tolerance_in_float32(risk_of, dense) -> None:
     found = measured(risk_of("gelu", dtype=torch.float32)).quantities
     true = torch.linalg.eigvalsh(dense.hessian(risk_of("gelu")))
