@@ -65,6 +65,14 @@ class Session:
             failed = describe(plan, paths, self._loader(), known)
         return int(failed)
 
+    def spectrum(self, arguments: Sequence[str], plot: Path | None) -> int:
+        """Show the density of eigenvalues."""
+        from flatmeter.cli.spectrum_report import check, report
+
+        check(self.settings, plot)
+        plan, paths = self._prepare(arguments)
+        return report(plan, paths, self._loader(), self.settings, self.watch, plot)
+
     def run(self, arguments: Sequence[str]) -> int:
         """Measure, and return the exit code; failures of single checkpoints are told on stderr."""
         plan, paths = self._prepare(arguments)

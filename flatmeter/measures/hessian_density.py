@@ -31,7 +31,7 @@ from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense
 from flatmeter.risk.cost import PRODUCT
 from flatmeter.spectral.density import MIN_PROBES, Density, density
-from flatmeter.spectral.summary import Summary
+from flatmeter.spectral.summary import Summary, decades
 
 
 class Settings(MeasureSettings):
@@ -82,7 +82,7 @@ class HessianDensity(Measure):
         summary = Summary(found, rtol=rtol, confidence=context.confidence, noise=operator.noise)
         return Measurement(
             quantities=_quantities(summary, settings.threshold),
-            state=_state(found, context.confidence),
+            state={**_state(found, context.confidence), **_histogram(summary)},
         )
 
 
@@ -112,3 +112,9 @@ def _state(found: Density, confidence: float) -> dict[str, np.ndarray]:
         "weights": found.quadrature.weights,
         "parameters": np.array(found.dim),
     }
+
+
+def _histogram(summary: Summary) -> dict[str, np.ndarray]:
+    """Numbers of eigenvalues by decades of their size."""
+    edges, counts, half_widths = summary.counts(decades(summary.radius))
+    return {"edges": edges, "counts": counts, "counts_half_width": half_widths}

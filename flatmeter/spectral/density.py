@@ -28,10 +28,10 @@ LEAST_STEPS = 4
 GRID = 256
 """Places between the outermost nodes at which the density is told."""
 
-BUMP = 17
+BUMP = 25
 """And places around each eigenvalue beyond."""
 
-MARGIN = 4.0
+MARGIN = 6.0
 """How far the grid goes beyond a node, in widths."""
 
 LEAST_WIDTH = 1e-6

@@ -6,7 +6,7 @@ import torch
 
 from flatmeter.spectral.density import density
 from flatmeter.spectral.operator import MatrixOperator
-from flatmeter.spectral.summary import Summary
+from flatmeter.spectral.summary import Summary, decades
 
 
 def rotated(eigenvalues: object, seed: int = 0) -> MatrixOperator:
@@ -87,3 +87,25 @@ def test_a_zero_operator() -> None:
     )
     assert found.frobenius().value == found.effective_rank().value == 0.0
     assert found.share_below(0.0).value == 0.0
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_counts_hold_those_of_the_eigenvalues(name: str) -> None:
+    true = 1.1 * SPECTRA[name]  # none on an edge
+    found = summary(true)
+    edges, counts, half_widths = found.counts(decades(found.radius))
+    assert edges[0] <= true.min()
+    assert true.max() <= edges[-1]
+    if name == "trained":
+        assert len(edges) >= 8
+        assert np.abs(edges).min() > 1e-4
+    exact = np.histogram(true, edges)[0]
+    assert counts.sum() == pytest.approx(300)
+    assert np.mean(np.abs(counts - exact) <= half_widths + 1e-9) > 0.9
+
+
+def test_edges_are_ones_and_threes() -> None:
+    expected = [-100, -30, -10, -3, -1, 1, 3, 10, 30, 100]
+    np.testing.assert_allclose(decades(42.0, depth=2), expected)
+    np.testing.assert_allclose(decades(0.1, depth=1), [-0.1, -0.03, -0.01, 0.01, 0.03, 0.1])
+    assert np.isfinite(decades(0.0)).all()
