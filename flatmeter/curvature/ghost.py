@@ -7,7 +7,7 @@ norm computed from activations and cotangents (arXiv 2106.12612, section on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from flatmeter.curvature.capture import Call, Capture
 from flatmeter.curvature.certificate import piecewise_linear_after
 from flatmeter.curvature.ghost_rules import gradients, squared_gradients, squared_norms
-from flatmeter.curvature.sample_dimension import counts_samples, few_samples
+from flatmeter.curvature.sample_dimension import Layout, few_samples, sample_layouts
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import ACTIVATION_BACKWARD, FORWARD
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -71,8 +71,8 @@ def eligible(risk: EmpiricalRisk) -> Eligible:
         return Eligible(frozenset(), frozenset())
     x = few_samples(risk, 3)
     z, watch, parameters = capture(risk, x)
-    counting = counts_samples(risk)
-    known = {n: call for n, call in watch.known().items() if n in counting}
+    layouts = sample_layouts(risk)
+    known = {n: call for n, call in watch.known().items() if n in layouts}
     if not known or not z.requires_grad:
         return Eligible(frozenset(), frozenset())
     outputs = {n: call.output for n, call in known.items()}
@@ -84,10 +84,12 @@ def eligible(risk: EmpiricalRisk) -> Eligible:
         z, [c.output for c in calls], signs, retain_graph=True, materialize_grads=True
     )
     names = set()
-    for call, delta in zip(calls, deltas, strict=True):
-        if delta.shape[0] != len(x) or bool(delta[1:].any()) or call.input.shape[0] != len(x):
+    for call, raw in zip(calls, deltas, strict=True):
+        form = _layout(call, layouts)
+        delta, placed = form.moved(raw, len(x)), form.placed(call, len(x))
+        if delta.shape[0] != len(x) or bool(delta[1:].any()) or placed.input.shape[0] != len(x):
             continue
-        own = {n: g[0, 0] for n, g in gradients(call, delta.unsqueeze(0)).items()}
+        own = {n: g[0, 0] for n, g in gradients(placed, delta.unsqueeze(0)).items()}
         true = torch.autograd.grad(
             z, [parameters[n] for n in own], signs, retain_graph=True, materialize_grads=True
         )
@@ -97,6 +99,11 @@ def eligible(risk: EmpiricalRisk) -> Eligible:
             ):
                 names.add(name)
     return Eligible(frozenset(names), frozenset(n for n in names if certified[n]))
+
+
+def _layout(call: Call, layouts: Mapping[str, Layout]) -> Layout:
+    """Where the samples are at a call, by one of its parameters that is known."""
+    return next((layouts[n] for n in call.names if n in layouts), Layout.FIRST)
 
 
 def _calls(known: dict[str, Call]) -> list[Call]:
@@ -172,7 +179,7 @@ def all_columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Ca
         for start in range(0, total, chunk):
             columns = range(start, min(start + chunk, total))
             factor = risk.loss.factor(z.detach(), y, columns)
-            yield from _pull(z, calls, factor)
+            yield from _placed(risk, _pull(z, calls, factor), len(x))
         risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * total))
 
 
@@ -187,7 +194,7 @@ def probe_columns(
             risk.loss.probe(z.detach(), y, output_signs(risk, z, seed, probe, start))
             for probe in probes
         ]
-        yield from _pull(z, calls, torch.stack(columns))
+        yield from _placed(risk, _pull(z, calls, torch.stack(columns)), len(x))
         start += len(x)
         risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * len(probes)))
 
@@ -208,6 +215,19 @@ def _watched(risk: EmpiricalRisk, x: Tensor, names: frozenset[str]) -> tuple[Ten
 def _chunk(calls: list[Call], columns: int) -> int:
     per_column = sum(call.output.numel() for call in calls)
     return max(1, min(columns, COTANGENT_BUDGET // max(1, per_column)))
+
+
+def _placed(
+    risk: EmpiricalRisk, pulled: Iterator[tuple[Call, Tensor]], n: int
+) -> Iterator[tuple[Call, Tensor]]:
+    """The same with the samples in the first dimension of inputs, the second of cotangents."""
+    layouts = sample_layouts(risk)
+    for call, deltas in pulled:
+        form = _layout(call, layouts)
+        if form is Layout.FIRST:
+            yield call, deltas
+        else:
+            yield form.placed(call, n), form.moved(deltas, n, 1)
 
 
 def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> Iterator[tuple[Call, Tensor]]:
