@@ -8,12 +8,13 @@ weight decay λ included where the risk has one (it adds λ times the number of 
 everything after a layer is piecewise linear its block equals the Gauss-Newton matrix's, whose trace
 is computed exactly from activations and cotangents (ghost traces). Elsewhere that exact part serves
 as control variate for Hutchinson's estimator, ``T_l = T_l(G) + E[v_l^T ((H − G) v)_l]`` over random
-signs v, with one product shared by all tensors.
+signs v, with one product shared by all tensors; and where that would take many, a sketch of the
+first products takes out what is large (Hutch++, see flatmeter.curvature.deflated_traces).
 
 Invariant to: permutations of hidden units; *not* to rescaling (see minimum_sharpness).
 Requires: a loss and a network with second derivatives.
-Cost: one forward pass and one activation-only backward pass per class where it is exact, else a
-Hessian and a Gauss-Newton product per probe, 16 at least.
+Cost: one forward pass and one activation-only backward pass per class where it is exact, else 36 to
+200 Hessian and Gauss-Newton products together.
 Known failure: where the trace is near zero, because positive and negative curvature cancel, a
 relative tolerance cannot be met; the standard error still holds.
 """
@@ -22,7 +23,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flatmeter.curvature.layer_traces import LayerTraces, layer_traces
+from flatmeter.curvature.deflated_traces import Method, hessian_traces
+from flatmeter.curvature.layer_traces import LayerTraces
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense, exact_traces
@@ -32,6 +34,10 @@ from flatmeter.risk.empirical import EmpiricalRisk
 class Settings(MeasureSettings):
     """Options of the Hessian's trace."""
 
+    method: Method = Field(
+        "auto",
+        description="hutchinson, hutchpp with a sketch, or auto: which takes fewer products",
+    )
     max_probes: int = Field(
         500,
         ge=2,
@@ -44,7 +50,7 @@ class HessianTrace(Measure):
 
     name = "hessian_trace"
     title = "Hessian trace"
-    reference = "Hutchinson 1990; block traces as in arXiv 2106.12612"
+    reference = "Hutchinson 1990; Hutch++, arXiv 2010.09649; block traces as in arXiv 2106.12612"
     invariant_to = ("permutations of hidden units",)
     requires = ("second derivatives",)
     quantities = ("value",)
@@ -58,9 +64,9 @@ class HessianTrace(Measure):
         """Block traces and their sum."""
         settings: Settings = self.settings  # type: ignore[assignment]
         risk = context.risk
-        traces = layer_traces(
+        traces = hessian_traces(
             risk,
-            curvature="hessian",
+            method=settings.method,
             seed=context.seed,
             rtol=context.rtol or 0.01,
             confidence=context.confidence,

@@ -59,6 +59,55 @@ def test_interval_holds_the_dense_trace_elsewhere(risk_of, dense) -> None:
 def test_budget(risk_of) -> None:
     risk = risk_of(nn.GELU())
     assert len(measured(risk, {"max_probes": 20}, rtol=1e-6).state["probes"]) == 20
+    assert len(measured(risk, {"max_probes": 60}, rtol=1e-6).state["probes"]) == 60 - 16
     found = measured(risk, {"max_probes": 20}, rtol=1e-6, max_products=17)
     assert len(found.state["probes"]) == 17
     assert not found.headline.converged
+
+
+@pytest.mark.parametrize("method", ["auto", "hutchpp", "hutchinson"])
+def test_every_method_holds_the_dense_traces(risk_of, dense, method) -> None:
+    risk = risk_of(nn.Softplus(), weight_decay=0.1)
+    true = block_traces(risk, dense.hessian(risk))
+    for seed in range(3):
+        found = measured(risk, {"method": method, "max_probes": 64}, rtol=0.02, seed=seed)
+        assert abs(found.headline.value - sum(true.values())) <= 5 * found.headline.stderr
+        for part in found.parts:
+            error = abs(part.estimate.value - true[part.scope])
+            assert error <= 5 * part.estimate.stderr + 1e-8
+
+
+@pytest.fixture
+def trained(make_risk):
+    """Few large eigenvalues that the Gauss-Newton matrix does not explain."""
+    torch.manual_seed(3)
+    layers = [nn.Linear(12, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 12), nn.LayerNorm(12)]
+    net = nn.Sequential(*layers, nn.Tanh(), nn.Linear(12, 4)).double()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(60, 12, generator=generator).double()
+    y = torch.randint(0, 4, (60,), generator=generator)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(80):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimiser.step()
+    return make_risk(net, x, y)
+
+
+def test_a_sketch_makes_the_error_smaller(trained, dense) -> None:
+    true = block_traces(trained, dense.hessian(trained))
+    found, spent = {}, {}
+    for method in ("auto", "hutchpp", "hutchinson"):
+        before = trained.cost.products
+        found[method] = measured(trained, {"method": method, "max_probes": 64}, rtol=1e-6)
+        spent[method] = trained.cost.products - before
+        assert abs(found[method].headline.value - sum(true.values())) <= (
+            5 * found[method].headline.stderr
+        )
+        for part in found[method].parts:
+            error = abs(part.estimate.value - true[part.scope])
+            assert error <= 5 * part.estimate.stderr + 1e-8
+    assert found["auto"].headline.value == found["hutchpp"].headline.value
+    assert found["auto"].headline.stderr < 0.7 * found["hutchinson"].headline.stderr
+    # Two for what is exact, and two for each direction of the sketch.
+    assert spent["auto"] <= spent["hutchinson"] + 2 * 2 + 2 * 16
