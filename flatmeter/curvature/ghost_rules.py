@@ -28,6 +28,11 @@ def squared_norms(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     Returns:
         ``[c, n]`` in float64 by parameter name.
     """
+    if call.kind == "linear" and call.input.dim() == 2:
+        # One position: the bias's norm is a factor of the weight's.
+        square = _sum_squares(deltas)
+        named = {call.weight: square * _sum_squares(call.input.unsqueeze(0)), call.bias: square}
+        return {name: norms for name, norms in named.items() if name is not None}
     out = {}
     if call.weight is not None:
         if call.kind in ("linear", "conv"):
@@ -98,7 +103,9 @@ def squared_gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
 
 
 def _sum_squares(grad: Tensor) -> Tensor:
-    return grad.flatten(2).double().square().sum(-1)
+    """``[c, n, …] -> [c, n]``, in float64 without a copy of the tensor in float64."""
+    norms: Tensor = torch.linalg.vector_norm(grad.flatten(2), dim=-1, dtype=torch.float64)
+    return norms.square()
 
 
 def factors(call: Call, deltas: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,8 +165,8 @@ def _factored_norms(a: Tensor, d: Tensor) -> Tensor:
     """Σ over groups of ``‖Σ_t δ_t a_tᵀ‖²``, as ``[c, n]`` in float64."""
     positions, width = a.shape[2], a.shape[3] * d.shape[-1]
     if positions == 1:
-        norms = d.double().square().sum((-1, -2)) * a.double().square().sum((-1, -2))
-        return norms.sum(-1)
+        norms = _sum_squares(d.flatten(1, 2)) * _sum_squares(a.flatten(0, 1)[None])
+        return norms.reshape(len(d), *a.shape[:2]).sum(-1)
     if positions * positions < width:
         gram = a @ a.transpose(-1, -2)
         product = (d @ d.transpose(-1, -2)) * gram
