@@ -76,11 +76,8 @@ class HessianEigenvalues(Measure):
         if groups is not None:
             context.progress("products of groups of samples")
             vectors = torch.cat([spectrum.vectors_largest, spectrum.vectors_smallest])
-            errors = groups.stderr(groups.forms(vectors)).tolist()
-            found = {
-                name: estimate.of_sample(error)
-                for (name, estimate), error in zip(found.items(), errors, strict=True)
-            }
+            known = groups.of_eigenvalues(list(found.values()), vectors)
+            found = dict(zip(found, known, strict=True))
         first = {name: found[name] for name in self.quantities}
         return Measurement(
             quantities={**first, **found},
