@@ -101,3 +101,15 @@ class StoppedByHand(Stopped):
     """Ctrl-C: nobody is to requeue it."""
 
     exit_code = ExitCode.CTRL_C
+
+
+class LostProcess(Stopped):
+    """Of several processes that share a measurement, one does not answer any more."""
+
+    exit_code = ExitCode.FAILED
+
+
+class OutOfStep(Stopped):
+    """Processes that share a measurement came to different places of the program."""
+
+    exit_code = ExitCode.INTERNAL

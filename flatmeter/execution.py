@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +16,11 @@ from flatmeter.errors import ExitCode, FlatmeterError, NotApplicable, Stopped
 from flatmeter.measures.base import Measure, Measurement
 from flatmeter.plan import Plan
 from flatmeter.provenance import peak_bytes, reset_peak
+from flatmeter.ranks.group import current
 from flatmeter.results.key import key_of
 from flatmeter.results.record import NETWORK, Row, rows_of
-from flatmeter.risk.empirical import Evaluation
+from flatmeter.risk.cost import Cost
+from flatmeter.risk.empirical import EmpiricalRisk, Evaluation
 from flatmeter.risk.preflight import raise_non_finite
 from flatmeter.subject import Subject
 from flatmeter.watch import Watch
@@ -68,7 +71,7 @@ def run(
     evaluation: Evaluation | None = None
     for measure_ in plan.measures:
         key = key_of(plan.ingredients(subject, measure_))
-        rows = known(key, measure_.quantities[0]) if known else None
+        rows = _known(subject, measure_, key, known)
         if rows is not None:
             yield Finished([replace(row, checkpoint=subject.name) for row in rows], reused=True)
             continue
@@ -80,6 +83,19 @@ def run(
         yield _one(bench, measure_, key, evaluation, watch)
         if fingerprint(subject.model) != before:
             raise FlatmeterError(f"{measure_.name} changed the network that it was given")
+
+
+def _known(subject: Subject, measure_: Measure, key: str, known: Known | None) -> list[Row] | None:
+    """What the first process knows of a measurement, which is to be the same one in all of them."""
+    if not current().alike(key):
+        raise FlatmeterError(
+            f"the {current().size} processes of this measurement read different things for "
+            f"{measure_.name}",
+            where=subject.name,
+            hint="weights, network, data, loss and settings must be the same for all of them; is "
+            "there a data set that draws at random, or a file that is not on every machine?",
+        )
+    return current().from_first(lambda: known(key, measure_.quantities[0]) if known else None)
 
 
 def _one(
@@ -114,20 +130,24 @@ def _attempt(
     """The measurement and its cost, with ever smaller batches while memory runs out."""
     while True:
         try:
-            context = bench.context(measure_, watch)
-            cost = context.risk.cost.snapshot()
-            reset_peak(bench.plan.device)
-            measurement = measure_.compute(context)
-            _check(measurement, measure_)
-            if not all(math.isfinite(q.value) for q in measurement.quantities.values()):
-                raise_non_finite(context.risk)
-            spent = context.risk.cost.gradient_equivalents - cost.gradient_equivalents
-            return measurement, {
-                "gradient_equivalents": round(spent, 3),
-                "peak_bytes": peak_bytes(bench.plan.device),
-            }
+            with current().together(measure_.name):
+                context = bench.context(measure_, watch)
+                cost = context.risk.cost.snapshot()
+                reset_peak(bench.plan.device)
+                measurement = measure_.compute(context)
+                _check(measurement, measure_)
+                if not all(math.isfinite(q.value) for q in measurement.quantities.values()):
+                    raise_non_finite(context.risk)
+                spent = partial(_spent, context.risk, cost, bench.plan.device)
+                return measurement, current().from_first(spent)
         except (torch.OutOfMemoryError, MemoryError) as error:
             bench.retreat(bench.plan.mode(measure_), error)
+
+
+def _spent(risk: EmpiricalRisk, before: Cost, device: str) -> dict[str, Any]:
+    """What was spent since then."""
+    spent = risk.cost.gradient_equivalents - before.gradient_equivalents
+    return {"gradient_equivalents": round(spent, 3), "peak_bytes": peak_bytes(device)}
 
 
 def _check(measurement: Measurement, measure_: Measure) -> None:

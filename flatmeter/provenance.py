@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flatmeter._version import __version__
+from flatmeter.ranks.group import current
 
 if TYPE_CHECKING:
     from flatmeter.plan import Plan
@@ -29,6 +30,7 @@ def describe_run(plan: Plan, subjects: Iterable[Subject] = ()) -> dict[str, Any]
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": _device_name(plan.device),
+        "processes": current().size,
         "argv": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "settings": settings,

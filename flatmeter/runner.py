@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from flatmeter.execution import run
 from flatmeter.measures.base import BNMode, Measure
 from flatmeter.plan import Plan, choose
 from flatmeter.provenance import describe_run
+from flatmeter.ranks.group import ALONE, current, using
+from flatmeter.ranks.join import joined_by_script
 from flatmeter.results.collection import Results
 from flatmeter.subject import DataSpec, LossSpec, Subject, load, settle_loss
 from flatmeter.watch import Watch
@@ -49,6 +52,7 @@ def measure(
     dtype: str = "float32",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[str], None] | None = None,
+    distributed: bool = False,
 ) -> Results:
     """Measure the sharpness of a trained network.
 
@@ -80,6 +84,9 @@ def measure(
         dtype: ``float32`` or ``float64``.
         options: of measures, by name, such as ``{"minimum_sharpness": {"granularity": "neuron"}}``.
         progress: told in words what is being done.
+        distributed: share the work among all processes of ``torch.distributed``, which the script
+            has initialised; every one of them must make this call, and gets the same rows. Left
+            out, this process measures alone whatever others there are.
 
     Returns:
         The rows of every measure. One that failed or does not apply has a row that says why.
@@ -88,25 +95,27 @@ def measure(
         FlatmeterError: nothing can be measured (wrong data, no second derivative, …), or the time
             is up.
     """
-    subject = as_subject(subject, data=data, loss=loss, samples=samples, seed=seed)
-    plan = Plan(
-        measures=choose(measures, options),
-        bn=bn,
-        bn_batch=bn_batch,
-        seed=seed,
-        dtype=dtype,
-        device=settle_device(device),
-        rtol=rtol,
-        confidence=confidence,
-        max_products=max_products,
-        weight_decay=weight_decay,
-        lr=lr,
-        params=params,
-        batch_size=batch_size,
-    )
-    watch = Watch(progress, max_time)
-    rows = [row for finished in run(subject, plan, watch) for row in finished.rows]
-    return Results(rows, describe_run(plan, [subject]))
+    shared = joined_by_script(gpus=device != "cpu") if distributed else nullcontext(ALONE)
+    with shared as ranks, using(ranks), ranks.together("measure"):
+        subject = as_subject(subject, data=data, loss=loss, samples=samples, seed=seed)
+        plan = Plan(
+            measures=choose(measures, options),
+            bn=bn,
+            bn_batch=bn_batch,
+            seed=seed,
+            dtype=dtype,
+            device=settle_device(device),
+            rtol=rtol,
+            confidence=confidence,
+            max_products=max_products,
+            weight_decay=weight_decay,
+            lr=lr,
+            params=params,
+            batch_size=batch_size,
+        )
+        watch = Watch(progress, max_time)
+        rows = [row for finished in run(subject, plan, watch) for row in finished.rows]
+        return Results(rows, describe_run(plan, [subject]))
 
 
 def as_subject(
@@ -151,7 +160,7 @@ def _dataset(data: DataSpec, samples: int | None, seed: int) -> Dataset:
 
 
 def settle_device(device: str) -> str:
-    """``cuda`` where there is one for ``auto``.
+    """``cuda`` where there is one for ``auto``; of several processes, each its own.
 
     Raises:
         UsageError: no name of a device, or of one that this machine does not have.
@@ -162,7 +171,16 @@ def settle_device(device: str) -> str:
         raise UsageError(f"device cannot be {device!r}: {error}", where="--device") from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if count else "cpu"
+        device = "cuda" if count else "cpu"
+    ranks = current()
+    if device == "cuda" and ranks.gpu is not None:
+        return f"cuda:{ranks.gpu}"
+    if ranks.size > 1 and device.startswith("cuda:"):
+        raise UsageError(
+            f"{device} is one GPU, and {ranks.size} processes share the measurement",
+            where="--device",
+            hint="with --device cuda each takes the GPU of its number",
+        )
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
         raise UsageError(
             f"there is no device {device}: PyTorch sees {count} GPUs", where="--device"

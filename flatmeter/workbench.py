@@ -14,6 +14,7 @@ from flatmeter.errors import FlatmeterError, OutOfMemory, UsageError
 from flatmeter.measures.base import BNMode, Measure
 from flatmeter.measures.context import Context
 from flatmeter.plan import Plan
+from flatmeter.ranks.group import current
 from flatmeter.risk.empirical import EmpiricalRisk, Evaluation
 from flatmeter.risk.preflight import preflight, raise_non_finite
 from flatmeter.subject import Subject
@@ -77,14 +78,16 @@ class Workbench:
         """
         while True:
             try:
-                risk = self.risk("eval")
-                notes = preflight(risk)
-                evaluation = risk.evaluate()
+                with current().together("preflight"):
+                    risk = self.risk("eval")
+                    notes = preflight(risk)
+                    evaluation = risk.evaluate()
                 break
             except (torch.OutOfMemoryError, MemoryError) as error:
                 self.retreat("eval", error)
         if not abs(evaluation.loss) < float("inf"):
-            raise_non_finite(risk)
+            with current().together("what is not finite"):
+                raise_non_finite(risk)
         return evaluation, notes
 
     def context(self, measure: Measure, watch: Watch) -> Context:
@@ -110,6 +113,10 @@ class Workbench:
         Raises:
             OutOfMemory: the batch cannot be made smaller.
         """
+        with current().together("smaller batches"):
+            self._halve(bn, error)
+
+    def _halve(self, bn: BNMode, error: BaseException) -> None:
         risk = self._risks.get(bn if self.subject.has_batch_norm else "eval")
         self._risks.clear()
         if self.plan.device.startswith("cuda"):
@@ -120,13 +127,15 @@ class Workbench:
                 hint="these batches are part of the definition where batch-norm uses each batch's "
                 "own statistics: a smaller --bn-batch fits, and is another number",
             ) from error
-        current = 1 if risk is None else min(_batch_size(risk), len(self.subject.data))
-        if current <= 1 and self.batch_size is not None:
+        own = 1 if risk is None else _largest_batch(risk)
+        # Memory need not have run out in this process; the largest batch is the one to be halved.
+        largest = -current().least(-own)
+        if largest <= 1 and self.batch_size is not None:
             raise OutOfMemory(
                 "memory ran out even with one sample at a time",
                 hint="use a device with more memory, or --params to measure a part of the network",
             ) from error
-        self.batch_size = max(1, current // 2)
+        self.batch_size = max(1, largest // 2)
 
     def check_untouched(self, bn: BNMode, measure: Measure) -> None:
         """Parameters and buffers that measures share are as they were.
@@ -154,9 +163,9 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _batch_size(risk: EmpiricalRisk) -> int:
+def _largest_batch(risk: EmpiricalRisk) -> int:
     try:
-        return risk.batch_size
+        return min(risk.batch_size, risk.held)
     except (torch.OutOfMemoryError, MemoryError):
         return 1
 

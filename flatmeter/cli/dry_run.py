@@ -17,6 +17,7 @@ from flatmeter.execution import Known
 from flatmeter.measures.base import Measure
 from flatmeter.measures.expense import Expense
 from flatmeter.plan import Plan
+from flatmeter.ranks.group import current
 from flatmeter.results.key import key_of
 from flatmeter.risk.cost import PRODUCT
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -56,6 +57,8 @@ def _measures(plan: Plan) -> str:
         options = measure.settings.model_dump(mode="json")
         shown = ", ".join(f"{k}={v}" for k, v in options.items() if v is not None)
         lines.append(f"  {measure.name} (bn {plan.mode(measure)}) {shown}".rstrip())
+    if current().size > 1:
+        lines.insert(0, f"{current().size} processes, each with its part of the data")
     return "\n".join(lines) + "\n"
 
 
@@ -134,15 +137,15 @@ class Pace:
     @classmethod
     def of(cls, risk: EmpiricalRisk) -> Pace:
         """Measured on the first batch."""
-        x, y = next(iter(risk.batches()))
+        x, y = risk.first_batch()
         part = risk.excerpt(len(x), risk.dtype)
         vector = torch.ones(1, risk.space.dim, dtype=risk.dtype, device=risk.device)
         operator = HessianOperator(part)
         with torch.no_grad():
             columns = risk.loss.columns(risk.outputs(risk.theta, x[:2]), y[:2])
         return cls(
-            gradient=_seconds(part.gradient) * risk.n / len(x),
-            product=_seconds(lambda: operator.matmat(vector)) * risk.n / len(x),
+            gradient=_seconds(part.gradient) * risk.held / len(x),
+            product=_seconds(lambda: operator.matmat(vector)) * risk.held / len(x),
             columns=columns,
             vector=risk.space.dim * risk.dtype.itemsize,
             graphs=risk.graph_bytes,

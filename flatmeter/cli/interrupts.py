@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -20,6 +20,10 @@ class Interrupts:
     SIGTERM runs no ``finally`` by itself, and a measure may take minutes to its next report: the
     handler raises at once, except within :meth:`held`.
 
+    Attributes:
+        deaf: whether signals count no more. Launchers of several processes send them again while
+            these end already.
+
     Args:
         watch: told why, so that a report raises again where a measure swallowed the exception.
         seconds: time limit from :meth:`__enter__`, ``None`` for none.
@@ -27,7 +31,8 @@ class Interrupts:
 
     def __init__(self, watch: Watch, seconds: float | None = None) -> None:
         self.watch, self.seconds = watch, seconds
-        self._holding = False
+        self.deaf: Callable[[], bool] = lambda: False
+        self._holding = 0
         self._pending: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -55,13 +60,14 @@ class Interrupts:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Nothing interrupts the block; what arrives meanwhile acts at its end."""
-        self._holding = True
+        self._holding += 1
         try:
             yield
         finally:
-            self._holding = False
-        if self._pending is not None:
-            self._act(self._pending)
+            self._holding -= 1
+        if self._pending is not None and not self._holding:
+            number, self._pending = self._pending, None
+            self._act(number)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self._holding:
@@ -70,6 +76,8 @@ class Interrupts:
             self._act(number)
 
     def _act(self, number: int) -> None:
+        if self.deaf():
+            return
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         limit = number == signal.SIGALRM
@@ -77,18 +85,22 @@ class Interrupts:
         self.watch.check()
 
 
-def ending(cause: Stopped | KeyboardInterrupt, folder: str | None) -> Stopped:
+def ending(
+    cause: Stopped | KeyboardInterrupt, folder: str | None, *, shown: bool = True
+) -> Stopped:
     """The end of a run in words: why it ended, what is kept, how to go on.
 
     Args:
         cause: a signal, the time limit or Ctrl-C.
         folder: of the results, where there is one.
+        shown: this process shows them at the end.
     """
-    by_hand = isinstance(cause, KeyboardInterrupt)
-    kind, why = (StoppedByHand, "stopped by Ctrl-C") if by_hand else (Stopped, str(cause))
+    if isinstance(cause, KeyboardInterrupt):
+        cause = StoppedByHand("stopped by Ctrl-C")
+    kind, why = type(cause), cause.message
     if folder is None:
         return kind(
-            f"{why}; what was finished is shown, but not kept",
+            f"{why}; what was finished is {'shown, but not kept' if shown else 'lost'}",
             hint="with -o DIR, flatmeter measure keeps each measure and goes on where it stopped",
         )
     return kind(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from flatmeter._version import __version__
-from flatmeter.cli.streams import ClosedPipe, complain, drop_output
+from flatmeter.cli.streams import ClosedPipe, complain, drop_output, mute
 from flatmeter.config.wording import nearest
 from flatmeter.errors import ExitCode, FlatmeterError, UsageError
 
@@ -82,6 +83,10 @@ def run(arguments: Sequence[str]) -> int:
         The exit code; every failure was told on stderr.
     """
     try:
+        if _is_further():
+            mute()
+            if list(arguments[:1]) != ["measure"]:
+                return int(ExitCode.OK)
         code = _invoke(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -102,6 +107,14 @@ def run(arguments: Sequence[str]) -> int:
         return int(ExitCode.FAILED)
     except Exception as error:
         return _bug(error)
+
+
+def _is_further() -> bool:
+    """A first process stands beside this one: it speaks, and does what is not to be done twice."""
+    from flatmeter.ranks.launch import launched
+
+    place = launched(os.environ)
+    return place is not None and place.rank > 0
 
 
 def _invoke(arguments: Sequence[str]) -> int:

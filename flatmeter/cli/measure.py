@@ -49,6 +49,7 @@ _SECTIONS = [
     _option("--confidence"),
     _option("--max-products"),
     _option("--max-time"),
+    _option("--rank-timeout"),
     _option("--device"),
     _option("--dtype", type=Choice(DTYPES)),
     _option("--seed"),
@@ -124,14 +125,19 @@ def command(
     """
     from flatmeter.cli.interrupts import Interrupts
     from flatmeter.config.layers import configure
+    from flatmeter.ranks.launch import launched
     from flatmeter.watch import Watch
 
+    place = launched(os.environ)
     configuration = configure(given_flags(context), files=files, environment=os.environ)
     with Interrupts(Watch(), configuration.settings.max_time) as interrupts:
         # Entered first: this import takes seconds, in which a job may be stopped. Held, because a
         # library whose import is broken off may swallow the signal and fail on what is half there.
         with interrupts.held():
+            from flatmeter.cli.processes import sharing
             from flatmeter.cli.session import Session
 
-        session = Session(configuration, interrupts, force=force, quiet=quiet, verbose=verbose)
-        return session.plan(checkpoints) if dry_run else session.run(checkpoints)
+        with sharing(place, configuration.settings, interrupts) as ranks:
+            session = Session(configuration, interrupts, force=force, quiet=quiet, verbose=verbose)
+            code = session.plan(checkpoints) if dry_run else session.run(checkpoints)
+            return ranks.from_first(lambda: code)

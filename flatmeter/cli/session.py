@@ -20,6 +20,7 @@ from flatmeter.errors import ExitCode, FlatmeterError, Stopped
 from flatmeter.execution import Finished, failed_rows, run
 from flatmeter.plan import Plan, choose
 from flatmeter.provenance import describe_run
+from flatmeter.ranks.group import current
 from flatmeter.results.atomic import OutputError
 from flatmeter.results.place import beforehand, check_file, check_folder
 from flatmeter.results.record import NETWORK, Row
@@ -51,6 +52,7 @@ class Session:
         self.configuration, self.settings = configuration, configuration.settings
         self.interrupts, self.watch = interrupts, interrupts.watch
         self.force, self.quiet, self.verbose = force, quiet, verbose
+        self.ranks = current()
         self.outcome = Outcome()
         self.store: Store | None = None
         self.output = Output(self.settings, notes=verbose)
@@ -76,7 +78,7 @@ class Session:
     def run(self, arguments: Sequence[str]) -> int:
         """Measure, and return the exit code; failures of single checkpoints are told on stderr."""
         plan, paths = self._prepare(arguments)
-        mode = "none" if self.quiet else self.settings.progress
+        mode = "none" if self.quiet or self.ranks.rank else self.settings.progress
         self.progress = Progress(mode, len(paths) * len(plan.measures))
         self.watch.listener, self.watch.noted = self.progress, self._note
         end: FlatmeterError | None = None
@@ -89,9 +91,10 @@ class Session:
                 )
                 self._describe()
             try:
-                self._all(plan, paths)
+                with self.ranks.together("checkpoints"):
+                    self._all(plan, paths)
             except (Stopped, KeyboardInterrupt) as cause:
-                end = ending(cause, self.settings.out)
+                end = ending(cause, self.settings.out, shown=not self.ranks.rank)
             except OutputError as error:
                 end = error
             except ClosedPipe:
@@ -105,16 +108,19 @@ class Session:
 
     def _finish(self) -> None:
         """Show what was measured; an export that is lost is a failure like those of measures."""
+        if self.ranks.rank:
+            return
         self.output.finish()
         for name in self.output.lost:
             self.outcome.add(name, ExitCode.FAILED)
 
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
-        paths = expand(arguments)
+        paths = self.ranks.from_first(lambda: expand(arguments))
         plan = self._settled_plan()
         self.output.check(plan)
-        self._check_places()
+        if not self.ranks.rank:
+            self._check_places()
         return plan, paths
 
     def _check_places(self) -> None:
@@ -160,7 +166,8 @@ class Session:
         )
 
     def _store(self) -> Store | nullcontext[None]:
-        return Store(Path(self.settings.out)) if self.settings.out else nullcontext()
+        first = not self.ranks.rank
+        return Store(Path(self.settings.out)) if self.settings.out and first else nullcontext()
 
     def _all(self, plan: Plan, paths: Sequence[Path]) -> None:
         loader = self._loader()
@@ -169,7 +176,8 @@ class Session:
             subject: Subject | None = None
             try:
                 self.watch(f"{path}: reading")
-                subject = loader.load(path)
+                with self.ranks.together(f"reading {path}"):
+                    subject = loader.load(path)
                 self._subject(subject)
                 known = self.store.finished if self.store and not self.force else None
                 for finished in run(subject, plan, self.watch, known):

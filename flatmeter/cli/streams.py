@@ -8,6 +8,9 @@ import shutil
 import sys
 from typing import TextIO
 
+_stderr: int | None = None
+"""Where stderr went before :func:`mute`."""
+
 
 class ClosedPipe(Exception):
     """The reader of stdout has gone; nobody is to be told."""
@@ -49,6 +52,23 @@ def say(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         return
+
+
+def mute() -> None:
+    """Send both streams nowhere, whoever writes to them."""
+    global _stderr
+    if sys.stdout is None or sys.stderr is None:
+        return
+    _stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def speak() -> None:
+    """Open stderr again, for a failure that nobody else can tell."""
+    if _stderr is not None:
+        sys.stderr.flush()
+        os.dup2(_stderr, 2)
 
 
 def page_width() -> int:

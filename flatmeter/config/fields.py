@@ -27,6 +27,7 @@ DESCRIPTIONS: dict[str, str] = {
     "confidence": "coverage of the intervals",
     "max_products": "most curvature products that one measure may spend",
     "max_time": "stop after this time (90s, 50m, 1h30m), with everything finished saved",
+    "rank_timeout": "of several processes, how long one may keep the others waiting (90s, 10m)",
     "device": "auto, cpu, cuda or cuda:N",
     "dtype": "float32 or float64",
     "seed": "of the subset and of every random vector",

@@ -59,6 +59,7 @@ class Settings(BaseModel):
     confidence: float = _about("confidence", 0.95, gt=0, lt=1)
     max_products: int | None = _about("max_products", None, ge=1)
     max_time: Seconds | None = _about("max_time", None)
+    rank_timeout: Seconds = _about("rank_timeout", 600.0, gt=0)
     device: Device = _about("device", "auto")
     dtype: Literal["float32", "float64"] = _about("dtype", "float32")
     seed: int = _about("seed", 0, ge=0)

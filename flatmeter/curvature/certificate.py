@@ -129,8 +129,10 @@ def unused_tensors(risk: EmpiricalRisk) -> frozenset[str]:
     if not unused:
         return unused
     # What the first sample has no use for another one may need.
+    reached: set[str] = set()
     for x, _ in risk.batches():
-        unused -= _reached(risk, x)
+        reached |= _reached(risk, x)
+    unused -= risk.ranks.union(reached, risk.space.names)
     risk.cost.add(GRADIENT)
     return unused
 

@@ -71,7 +71,7 @@ class ClosedForm:
             # A shift common to all classes changes no probability.
             self.weight = self.weight - self.weight.mean(0)
         m = view.columns
-        self.moments = FeatureMoments()
+        self.moments = FeatureMoments(view, risk.dtype)
         self.pairs = self.weight.new_zeros(m, m)
         self.hessian_trace = self.weight.new_zeros(())
         self.rows = RowBlocks(view, risk.n * view.positions, single=True)
@@ -82,16 +82,18 @@ class ClosedForm:
             with torch.no_grad():
                 z, watch = watched(self.risk, x)
             self._add(call_of(watch, self.layer), z.double(), y)
-            self.risk.cost.add(FORWARD * len(x) / self.risk.n)
+            self.risk.cost.add(FORWARD * len(x) / self.risk.held)
+        self.moments.add_up(self.risk.ranks)
         self.scales = Scales.of(self.moments, self.view)
         forward, inverse = self.scales.forward[0].square(), self.scales.inverse[0]
         normalised = inverse @ self.pairs @ forward
         sums = torch.stack([self.pairs.sum(), normalised, self.hessian_trace])
+        self.risk.ranks.sum(sums)
         return sums / self.risk.normalizer
 
     def _add(self, call: Call, z: Tensor, y: Tensor) -> None:
         features = self.view.inputs(call).reshape(-1, 1, 1, self.view.columns)
-        self.moments.add(features[:, 0], self.risk.dtype)
+        self.moments.add(features[:, 0])
         rows, weights = self._rows(call, z, y)
         size = max(1, CHUNK // self.view.rows)
         for a, part, w in zip(

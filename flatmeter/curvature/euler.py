@@ -29,8 +29,8 @@ def with_scaled_eps(risk: EmpiricalRisk, factor: float = EPS_FACTOR) -> Empirica
 def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0) -> Tensor:
     """``|θ_b · ∇_b s| / (‖θ_b‖ ‖∇_b s‖)`` for s a random linear function of the outputs.
 
-    Evaluated on the first batch. The outputs and not the loss, because the loss of a saturated
-    network has no gradient to speak of.
+    Evaluated on a batch of the first samples. The outputs and not the loss, because the loss of a
+    saturated network has no gradient to speak of.
 
     Args:
         risk: the empirical risk, as a rule :func:`with_scaled_eps`.
@@ -40,8 +40,9 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
     Returns:
         ``[B]`` float64, between 0 and 1; 0 where the gradient or the block is zero.
     """
-    x, _ = next(risk.batches())
+    x, _ = risk.first_batch()
     gradient = _gradient(risk, x, seed)
+    risk.cost.add(GRADIENT * len(x) / risk.n)
     sizes = torch.tensor([len(b) for b in blocks], dtype=torch.long)
     label = torch.arange(len(blocks)).repeat_interleave(sizes).to(risk.device)
     index = torch.cat([b.to(risk.device) for b in blocks])
@@ -62,7 +63,8 @@ def idle_tensors(risk: EmpiricalRisk) -> frozenset[str]:
     for x, _ in risk.batches():
         parts = _gradient(risk, x, 0).split(risk.space.sizes)
         live |= {n for n, g in zip(risk.space.names, parts, strict=True) if g.any()}
-    return frozenset(risk.space.names) - live
+    risk.cost.add(GRADIENT)
+    return frozenset(risk.space.names) - risk.ranks.union(live, risk.space.names)
 
 
 def _gradient(risk: EmpiricalRisk, x: Tensor, seed: int) -> Tensor:
@@ -72,5 +74,4 @@ def _gradient(risk: EmpiricalRisk, x: Tensor, seed: int) -> Tensor:
     signs = torch.randn(z.shape, generator=derived_generator(seed, "euler"), dtype=torch.float64)
     weights = signs.to(z.device, z.dtype)
     (gradient,) = torch.autograd.grad((weights * z).sum(), point, materialize_grads=True)
-    risk.cost.add(GRADIENT * len(x) / risk.n)
     return gradient

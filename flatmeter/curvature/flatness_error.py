@@ -78,8 +78,7 @@ def _normalised(part: ClosedForm, whole: ClosedForm) -> Tensor:
     if whole.view.constant:
         free[-1] = 0.0  # the bias's feature has scale 1 whatever the data are
     moments, all_moments = part.moments, whole.moments
-    assert isinstance(moments.mean, Tensor)
     shift = (moments.mean - all_moments.mean)[0]
-    spread = moments.spread[0] / moments.count + shift.square()  # type: ignore[index]
+    spread = moments.spread[0] / moments.count + shift.square()
     change = (spread - forward) * moments.count / all_moments.count
     return inverse @ part.pairs @ forward + whole.risk.normalizer * (free @ change)

@@ -101,7 +101,7 @@ def _gauss_newton(layer: LinearLayer) -> Computation:
 
 
 def _columns(risk: EmpiricalRisk) -> int:
-    x, y = next(risk.batches())
+    x = risk.example_inputs(2 if risk.samples_interact else 1)
     with torch.no_grad():
-        z = risk.outputs(risk.theta, x[:1] if not risk.samples_interact else x)
-    return risk.loss.columns(z[:1], y[:1])
+        z = risk.outputs(risk.theta, x)
+    return risk.loss.columns(z[:1], risk.data.targets[:1].to(risk.device))

@@ -198,7 +198,7 @@ class Run:
 
     def _kept_maxima(self, rows: RowBlocks) -> RowMaxima | None:
         rtol = self.options.rtol or 1e-6
-        return rows.maxima(self.risk.normalizer, seed=self.options.seed, rtol=rtol)
+        return rows.maxima(self.risk, seed=self.options.seed, rtol=rtol)
 
     def _column_maxima(self, job: Job) -> RowMaxima | None:
         """From what was kept, else by passes over the data where only one layer wants them."""
@@ -223,12 +223,14 @@ def feature_scales(risk: EmpiricalRisk, plans: Sequence[Plan]) -> dict[str, Scal
     """Standard deviations of the layers' features by layer name, in one forward pass."""
     if not plans:
         return {}
-    moments = {p.layer.name: FeatureMoments() for p in plans}
+    moments = {p.layer.name: FeatureMoments(p.view, risk.dtype) for p in plans}
     for x, _ in risk.batches():
         with torch.no_grad():
             _, watch = watched(risk, x)
         for plan in plans:
             a = plan.view.inputs(call_of(watch, plan.layer))
-            moments[plan.layer.name].add(a.transpose(1, 2).flatten(0, 1), risk.dtype)
-        risk.cost.add(FORWARD * len(x) / risk.n)
+            moments[plan.layer.name].add(a.transpose(1, 2).flatten(0, 1))
+        risk.cost.add(FORWARD * len(x) / risk.held)
+    for own in moments.values():
+        own.add_up(risk.ranks)
     return {p.layer.name: Scales.of(moments[p.layer.name], p.view) for p in plans}

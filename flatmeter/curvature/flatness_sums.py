@@ -23,6 +23,8 @@ from flatmeter.curvature.row_eigenvalues import (
     factored_maxima,
     formed_maxima,
 )
+from flatmeter.ranks.group import Ranks
+from flatmeter.risk.empirical import EmpiricalRisk
 
 #: Most numbers of per-sample gradients held at once.
 GRADIENT_BUDGET = 2**23
@@ -34,16 +36,21 @@ class FeatureMoments:
     """Mean and variance of a layer's features over all positions of all samples.
 
     Batches are merged by their means, so that no digits are lost (Chan, Golub, LeVeque 1983).
+
+    Args:
+        view: the layer as matrices.
+        dtype: in which its features are computed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, view: MatrixView, dtype: torch.dtype) -> None:
+        g, _, m = view.weight.shape
         self.count = 0
-        self.mean: Tensor | float = 0.0
-        self.spread: Tensor | float = 0.0
-        self.rounding = 0.0
+        self.mean = view.weight.new_zeros(g, m)
+        self.spread = view.weight.new_zeros(g, m)
+        self.rounding = 8 * torch.finfo(dtype).eps
 
-    def add(self, features: Tensor, dtype: torch.dtype) -> None:
-        """Take in ``features [k, g, m]`` that were computed in ``dtype``."""
+    def add(self, features: Tensor) -> None:
+        """Take in ``features [k, g, m]``."""
         k = len(features)
         mean = features.mean(0)
         shift = mean - self.mean
@@ -51,13 +58,22 @@ class FeatureMoments:
         self.spread += shift.square() * (self.count * k / (self.count + k))
         self.mean += shift * (k / (self.count + k))
         self.count += k
-        self.rounding = 8 * torch.finfo(dtype).eps
+
+    def add_up(self, ranks: Ranks) -> None:
+        """Become the moments of all processes' features."""
+        if ranks.size == 1:
+            return
+        count = self.mean.new_tensor(self.count)
+        mean = count * self.mean
+        ranks.sum(count, mean)
+        mean /= count
+        self.spread += self.count * (self.mean - mean).square()
+        ranks.sum(self.spread)
+        self.mean, self.count = mean, int(count)
 
     @property
     def deviation(self) -> Tensor:
         """σ ``[g, m]``, exactly zero where a feature is constant up to rounding."""
-        assert isinstance(self.mean, Tensor)
-        assert isinstance(self.spread, Tensor)
         sigma = (self.spread / self.count).sqrt()
         return sigma.masked_fill(sigma <= self.rounding * self.mean.abs(), 0.0)
 
@@ -151,7 +167,7 @@ class RowBlocks:
 
     Args:
         view: the layer as matrices.
-        samples: N, positions counted where each is a sample of its own.
+        samples: N of all processes, positions counted where each is a sample of its own.
         single: a sample has one position.
     """
 
@@ -160,6 +176,7 @@ class RowBlocks:
         self.single = single
         self.factored = single and samples * g * (m + d) <= STORED
         self.formed = not self.factored and g * d * m * m <= SUMMED
+        self.weight = view.weight
         self.inputs: list[Tensor] = []
         self.diagonals: list[Tensor] = []
         if self.formed:
@@ -194,15 +211,20 @@ class RowBlocks:
                 grad = (delta.transpose(-1, -2) @ part).flatten(0, 1)
                 self.blocks += torch.einsum("ngdi,ngdj->gdij", grad, grad)
 
-    def maxima(self, normalizer: float, *, seed: int, rtol: float) -> RowMaxima | None:
-        """λ_max of every row's block over ``normalizer``; ``None`` where they were not kept."""
+    def maxima(self, risk: EmpiricalRisk, *, seed: int, rtol: float) -> RowMaxima | None:
+        """λ_max of every row's block; ``None`` where they were not kept."""
         if self.formed:
-            return formed_maxima(self.blocks.flatten(0, 1) / normalizer)
+            blocks = self.blocks.flatten(0, 1) / risk.normalizer
+            risk.ranks.sum(blocks)
+            return formed_maxima(blocks)
         if not self.factored:
             return None
-        a, diagonal = torch.cat(self.inputs)[:, :, 0], torch.cat(self.diagonals) / normalizer
+        # Of several processes one may hold no sample.
+        g, d, m = self.weight.shape
+        a = torch.cat([*self.inputs, self.weight.new_zeros(0, g, 1, m)])[:, :, 0]
+        diagonal = torch.cat([*self.diagonals, self.weight.new_zeros(0, g, d)]) / risk.normalizer
         per_group = [
-            factored_maxima(x, w, seed=seed, rtol=rtol)
+            factored_maxima(x, w, seed=seed, rtol=rtol, total=risk.ranks.sum)
             for x, w in zip(a.unbind(1), diagonal.unbind(1), strict=True)
         ]
         return RowMaxima(

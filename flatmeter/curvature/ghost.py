@@ -121,12 +121,14 @@ def exact_traces(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, float]
     Returns:
         ``T`` by name.
     """
-    sums: dict[str, float] = dict.fromkeys(names, 0.0)
+    rows = {name: row for row, name in enumerate(sorted(names))}
+    sums = torch.zeros(len(rows), dtype=torch.float64)
     for call, deltas in all_columns(risk, names):
         for name, norms in squared_norms(call, deltas).items():
-            if name in sums:
-                sums[name] += float(norms.sum())
-    return {n: s / risk.normalizer for n, s in sums.items()}
+            if name in rows:
+                sums[rows[name]] += float(norms.sum())
+    risk.ranks.sum(sums)
+    return {n: float(sums[row]) / risk.normalizer for n, row in rows.items()}
 
 
 def exact_diagonal(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, Tensor]:
@@ -140,11 +142,14 @@ def exact_diagonal(risk: EmpiricalRisk, names: frozenset[str]) -> dict[str, Tens
         Tensors in float64 shaped as the parameters, by name.
     """
     shapes = dict(zip(risk.space.names, risk.space.shapes, strict=True))
-    sums = {n: torch.zeros(shapes[n], dtype=torch.float64, device=risk.device) for n in names}
+    sums = {
+        n: torch.zeros(shapes[n], dtype=torch.float64, device=risk.device) for n in sorted(names)
+    }
     for call, deltas in all_columns(risk, names):
         for name, total in squared_gradients(call, deltas).items():
             if name in sums:
                 sums[name] += total
+    risk.ranks.sum(*sums.values())
     return {n: s / risk.normalizer for n, s in sums.items()}
 
 
@@ -162,16 +167,21 @@ def probed_traces(
     Returns:
         One unbiased value per probe by name, ``[len(probes)]``; all names share the columns.
     """
-    sums = {n: np.zeros(len(probes)) for n in names}
+    rows = {name: row for row, name in enumerate(sorted(names))}
+    sums = torch.zeros(len(rows), len(probes), dtype=torch.float64)
     for call, deltas in probe_columns(risk, names, probes, seed):
         for name, norms in squared_norms(call, deltas).items():
-            if name in sums:
-                sums[name] += norms.sum(1).cpu().numpy()
-    return {n: s / risk.normalizer for n, s in sums.items()}
+            if name in rows:
+                sums[rows[name]] += norms.sum(1).cpu()
+    risk.ranks.sum(sums)
+    return {n: sums[row].numpy() / risk.normalizer for n, row in rows.items()}
 
 
 def all_columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Call, Tensor]]:
-    """Cotangents ``[c, n, …]`` of every column, in chunks, at every call, batch by batch."""
+    """Cotangents ``[c, n, …]`` of every column, in chunks, at every call, batch by batch.
+
+    Of this process's batches, as in :func:`probe_columns`.
+    """
     for x, y in risk.batches():
         z, calls = _watched(risk, x, names)
         total = risk.loss.columns(z, y)
@@ -180,23 +190,21 @@ def all_columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Ca
             columns = range(start, min(start + chunk, total))
             factor = risk.loss.factor(z.detach(), y, columns)
             yield from _placed(risk, _pull(z, calls, factor), len(x))
-        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * total))
+        risk.cost.add(len(x) / risk.held * (FORWARD + ACTIVATION_BACKWARD * total))
 
 
 def probe_columns(
     risk: EmpiricalRisk, names: frozenset[str], probes: range, seed: int
 ) -> Iterator[tuple[Call, Tensor]]:
     """Cotangents ``[len(probes), n, …]`` of random columns at every call, batch by batch."""
-    start = 0
-    for x, y in risk.batches():
+    for start, x, y in risk.numbered_batches():
         z, calls = _watched(risk, x, names)
         columns = [
             risk.loss.probe(z.detach(), y, output_signs(risk, z, seed, probe, start))
             for probe in probes
         ]
         yield from _placed(risk, _pull(z, calls, torch.stack(columns)), len(x))
-        start += len(x)
-        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * len(probes)))
+        risk.cost.add(len(x) / risk.held * (FORWARD + ACTIVATION_BACKWARD * len(probes)))
 
 
 def output_signs(risk: EmpiricalRisk, z: Tensor, seed: int, probe: int, start: int) -> Tensor:

@@ -214,9 +214,9 @@ class Ways:
 
 def _columns(risk: EmpiricalRisk) -> int:
     """Columns of the factor of the loss's curvature, for one sample."""
-    x, y = next(risk.batches())
+    x, y = risk.example_inputs(1), risk.data.targets[:1].to(risk.device)
     with torch.no_grad():
-        return risk.loss.columns(risk.outputs(risk.theta, x[:1]), y[:1])
+        return risk.loss.columns(risk.outputs(risk.theta, x), y)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def column_sums(risk: EmpiricalRisk, jobs: Sequence[Job]) -> dict[str, Tensor]:
     for job, a, deltas in _unfolded(jobs, all_columns(risk, _weights(jobs))):
         totals[job.layer.name] += job.weighing.of_columns(a, deltas).sum(1)
         job.rows.add_columns(a, deltas)
+    risk.ranks.sum(*totals.values())
     return {name: total / risk.normalizer for name, total in totals.items()}
 
 
@@ -46,6 +47,7 @@ def probed_column_sums(
     totals = {job.layer.name: job.weighing.view.weight.new_zeros(3, len(probes)) for job in jobs}
     for job, a, deltas in _unfolded(jobs, probe_columns(risk, _weights(jobs), probes, seed)):
         totals[job.layer.name] += job.weighing.of_columns(a, deltas)
+    risk.ranks.sum(*totals.values())
     return {name: total / risk.normalizer for name, total in totals.items()}
 
 
@@ -71,6 +73,7 @@ def passed_maxima(
             along = deltas * torch.einsum("ngtm,gdm->ngtd", a, v)
             mixed = (along.sum(-2, keepdim=True) * deltas).sum(0)
             out += torch.einsum("ngtd,ngtm->gdm", mixed, a)
+        risk.ranks.sum(out)
         return out.reshape(g * d, m) / risk.normalizer
 
     return lanczos_maxima(apply, g * d, m, risk.device, seed, rtol)

@@ -54,8 +54,7 @@ class _Cut:
 def _cuts(
     risk: EmpiricalRisk, layer: LinearLayer, view: MatrixView, products: int
 ) -> Iterator[_Cut]:
-    first = 0
-    for x, y in risk.batches():
+    for first, x, y in risk.numbered_batches():
         assert layer.call.weight is not None
         z, watch = watched(risk, x, cut=(layer.call.weight,))
         call = call_of(watch, layer)
@@ -64,8 +63,7 @@ def _cuts(
             total, call.output, create_graph=True, materialize_grads=True
         )
         yield _Cut(call, gradient, view, first)
-        first += len(x)
-        risk.cost.add(len(x) / risk.n * (FORWARD + ACTIVATION_BACKWARD * (1 + 2 * products)))
+        risk.cost.add(len(x) / risk.held * (FORWARD + ACTIVATION_BACKWARD * (1 + 2 * products)))
 
 
 def exact_products(view: MatrixView) -> int:
@@ -93,6 +91,7 @@ def exact_sums(
                         rows.blocks[g, s] += local.block(q, s, products)
         if rows.single:
             rows.add_factored(a, diagonal)
+    risk.ranks.sum(total)
     return total / risk.normalizer
 
 
@@ -162,6 +161,7 @@ def probed_sums(
                 signs = _signs(seed, purpose, cut.first, len(a), math.prod(shape))
                 v = left @ signs.to(left).reshape(-1, *shape) @ right.transpose(1, 2)
                 out[i, j] += (v * cut.product(v)).sum()
+    risk.ranks.sum(out)
     return out / risk.normalizer
 
 

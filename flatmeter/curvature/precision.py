@@ -46,7 +46,9 @@ def product_noise(
         return least
     measured = _MEASURED.setdefault(risk.module, {})
     if kind not in measured:
-        measured[kind] = max(least, SAFETY * _relative_error(risk, make))
+        error = SAFETY * _relative_error(risk, make)
+        # Solvers stop by it, and are to do so in every process alike.
+        measured[kind] = risk.ranks.from_first(lambda: max(least, error))
     return measured[kind]
 
 

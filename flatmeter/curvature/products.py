@@ -44,6 +44,7 @@ class _Product(ABC):
         for apply in self._graphs(keep):
             for i, v in enumerate(V):
                 out[i] += apply(v, keep or i < len(V) - 1)
+        self.risk.ranks.sum(out)
         self.risk.cost.add(PRODUCT * len(V), products=len(V))
         # In place: for a large network a few vectors more or less decide whether it fits.
         out /= self.risk.normalizer

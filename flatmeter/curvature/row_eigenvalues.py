@@ -61,7 +61,14 @@ def formed_maxima(blocks: Tensor) -> RowMaxima:
     return RowMaxima(top, torch.zeros_like(top), 0, True, vectors[:, :, -1])
 
 
-def factored_maxima(inputs: Tensor, diagonal: Tensor, *, seed: int, rtol: float) -> RowMaxima:
+def factored_maxima(
+    inputs: Tensor,
+    diagonal: Tensor,
+    *,
+    seed: int,
+    rtol: float,
+    total: Callable[[Tensor], None] = lambda part: None,
+) -> RowMaxima:
     """For blocks ``H_ss = Σ_i diagonal_is φ_i φ_iᵀ``.
 
     Args:
@@ -69,16 +76,22 @@ def factored_maxima(inputs: Tensor, diagonal: Tensor, *, seed: int, rtol: float)
         diagonal: ``[N, rows]`` float64, of any sign.
         seed: of the starts.
         rtol: relative tolerance.
+        total: adds up, in place, what several processes make of their own samples.
     """
     m, rows = inputs.shape[1], diagonal.shape[1]
     if rows * m * m <= FORMED:
         blocks = inputs.new_zeros(rows, m, m)
         for s in range(rows):
             blocks[s] = (diagonal[:, s : s + 1] * inputs).T @ inputs
+        total(blocks)
         return formed_maxima(blocks)
-    return lanczos_maxima(
-        lambda V: (diagonal * (inputs @ V.T)).T @ inputs, rows, m, inputs.device, seed, rtol
-    )
+
+    def apply(V: Tensor) -> Tensor:
+        out = (diagonal * (inputs @ V.T)).T @ inputs
+        total(out)
+        return out
+
+    return lanczos_maxima(apply, rows, m, inputs.device, seed, rtol)
 
 
 def lanczos_maxima(

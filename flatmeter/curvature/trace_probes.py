@@ -42,19 +42,18 @@ def gauss_newton_probes(risk: EmpiricalRisk, seed: int, wanted: list[str]) -> Dr
     def draw(first: int, stop: int) -> np.ndarray:
         rows = np.zeros((stop - first, len(risk.space.names)))
         for row, probe in enumerate(range(first, stop)):
-            start = 0
             for group in risk.groups(PROBE_GROUP):
                 total = torch.zeros(risk.space.dim, dtype=torch.float64, device=risk.device)
-                for x, y in group:
+                for start, x, y in group:
                     point = risk.theta.detach().requires_grad_()
                     z = risk.outputs(point, x)
                     signs = output_signs(risk, z, seed, probe, start)
                     cotangent = risk.loss.probe(z.detach(), y, signs)
                     (g,) = torch.autograd.grad(z, point, cotangent, materialize_grads=True)
                     total += g
-                    start += len(x)
                 rows[row] += _block_sums(risk, total.square())
             risk.cost.add(GRADIENT)
+        risk.ranks.sum(torch.from_numpy(rows))
         masked = np.zeros_like(rows)
         masked[:, columns] = rows[:, columns] / risk.normalizer
         return masked

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.func import functional_call
 
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError, NotApplicable
+from flatmeter.ranks.group import ALONE, current
 from flatmeter.risk.attention import math_attention
 from flatmeter.risk.batch_norm import (
     BNMode,
@@ -25,6 +25,7 @@ from flatmeter.risk.batching import MAX_BATCH, graph_bytes, room_for_graphs
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.space import ParameterSpace
+from flatmeter.risk.split import Split
 from flatmeter.risk.weight_norm import composed_weight_norm, has_weight_norm
 
 DEFAULT_BN_BATCH = 256
@@ -52,7 +53,8 @@ class EmpiricalRisk:
     are never touched. Micro-batches are summed in float64 with their true weight, so that their
     size changes the result by rounding only. With batch statistics the samples of a batch interact
     and the batches are part of the definition: ``ceil(N / bn_batch)`` parts of nearly equal size,
-    whatever ``batch_size`` says.
+    whatever ``batch_size`` says. Where several processes share the measurement, each goes over its
+    own part of the data, and whoever adds up over batches adds up over ``ranks`` too.
 
     Args:
         model: the network.
@@ -71,7 +73,8 @@ class EmpiricalRisk:
         theta: the trained point, ``[P]``.
         samples_interact: batch statistics make the samples of a batch depend on one another.
         normalizer: Σ ω_i.
-        cost: what was spent so far.
+        cost: what was spent so far; the first process's is that of all.
+        ranks: the processes that share the data.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class EmpiricalRisk:
         if self.normalizer <= 0:
             raise DataError("no target counts towards the loss: their weights sum to zero")
         self.cost = Cost()
+        self.ranks = current()
         self._batch_size = batch_size
 
     @property
@@ -122,17 +126,18 @@ class EmpiricalRisk:
 
         Never where a batch size was given: that is how people bound the memory.
         """
-        return self._batch_size is None and self._room >= self.n
+        return self._batch_size is None and self._room >= self.held
 
     @property
     def graph_bytes(self) -> int:
         """Bytes of the graphs that are held at once, as estimated."""
         held = self.bn_batch if self.samples_interact else self.batch_size
-        return self._bytes_per_sample * (self.n if self.graphs_fit else min(held, self.n))
+        return self._bytes_per_sample * (self.held if self.graphs_fit else min(held, self.held))
 
     @cached_property
     def _room(self) -> int:
-        return room_for_graphs(self._bytes_per_sample, self.device)
+        shared = self.ranks.neighbours if self.device.type == "cpu" else 1
+        return room_for_graphs(self._bytes_per_sample * shared, self.device)
 
     @cached_property
     def _bytes_per_sample(self) -> int:
@@ -148,7 +153,7 @@ class EmpiricalRisk:
         return other
 
     def excerpt(self, n: int, dtype: torch.dtype) -> EmpiricalRisk:
-        """The risk of the first ``n`` samples in a dtype, with a cost of its own.
+        """The risk of the first ``n`` samples in a dtype, with a cost of its own, not shared.
 
         On the CPU where the device has no float64. Its normalizer is zero where none of these
         samples counts.
@@ -161,7 +166,7 @@ class EmpiricalRisk:
         other.data = replace(self.data, inputs=self.data.inputs[:n], targets=self.data.targets[:n])
         other.n = len(other.data)
         other.normalizer = float(self.loss.count(other.data.targets))
-        other.cost = Cost()
+        other.cost, other.ranks = Cost(), ALONE
         wider = dtype.itemsize // self.dtype.itemsize
         if wider > 1:
             # It takes more room than the batch size was settled for.
@@ -186,41 +191,48 @@ class EmpiricalRisk:
         return other
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets on the device, in a fixed order."""
-        inputs, targets = self.data.inputs, self.data.targets
-        for start, stop in self.bounds():
-            yield self._inputs(inputs[start:stop]), targets[start:stop].to(self.device)
+        """Inputs and targets of this process, on the device, in a fixed order."""
+        for _, x, y in self.numbered_batches():
+            yield x, y
 
-    def groups(self, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """The samples in groups that no batch size changes, each in batches.
+    def numbered_batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The same, each with the number of its first sample among all the data."""
+        for start, stop in self._split.own_batches:
+            yield start, *self._batch(start, stop)
+
+    def first_batch(self) -> tuple[Tensor, Tensor]:
+        """A batch of the first samples, the same in every process."""
+        last = self.bounds()[0][1] if self.samples_interact else min(self.batch_size, self.n)
+        return self._batch(0, self.ranks.least(last))
+
+    def groups(self, size: int) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        """Groups of samples that no batch size changes, each in numbered batches.
+
+        Every process is given its own.
 
         Args:
             size: samples in a group; batches of statistics are groups of their own.
         """
-        if self.samples_interact:
-            yield from ([batch] for batch in self.batches())
-            return
-        inputs, targets = self.data.inputs, self.data.targets
-        for first in range(0, self.n, size):
-            last = min(first + size, self.n)
-            step = min(size, self.batch_size)
-            yield [
-                (
-                    self._inputs(inputs[a : min(a + step, last)]),
-                    targets[a : min(a + step, last)].to(self.device),
-                )
-                for a in range(first, last, step)
-            ]
+        for group in self._split.own_groups(size):
+            yield [(start, *self._batch(start, stop)) for start, stop in group]
 
     def bounds(self) -> list[tuple[int, int]]:
-        """First sample and end of every batch."""
+        """First sample and end of every batch, whichever process it belongs to."""
+        return self._split.batches
+
+    @property
+    def held(self) -> int:
+        """Samples of this process."""
+        return self._split.held
+
+    @property
+    def _split(self) -> Split:
         size = self.bn_batch if self.samples_interact else self.batch_size
-        parts = -(-self.n // size)
-        if self.samples_interact:
-            # One sample has no statistics.
-            parts = min(parts, self.n // 2)
-        # Nearly equal parts: a last batch of a sample or two would have no statistics to speak of.
-        return list(pairwise(round(i * self.n / parts) for i in range(parts + 1)))
+        return Split(self.n, size, self.samples_interact, self.ranks)
+
+    def _batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        targets = self.data.targets[start:stop]
+        return self._inputs(self.data.inputs[start:stop]), targets.to(self.device)
 
     def _inputs(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.dtype if x.is_floating_point() else None)
@@ -255,6 +267,7 @@ class EmpiricalRisk:
         with torch.no_grad():
             for x, y in self.batches():
                 total += self.total(flat, x, y)
+        self.ranks.sum(total)
         self.cost.add(FORWARD)
         return total / self.normalizer + self._decay(flat)
 
@@ -277,6 +290,7 @@ class EmpiricalRisk:
             (g,) = torch.autograd.grad(total, point, materialize_grads=True)
             value += total.detach()
             gradient += g
+        self.ranks.sum(value, gradient)
         self.cost.add(GRADIENT)
         gradient = gradient / self.normalizer + self.weight_decay * flat.double()
         return value / self.normalizer + self._decay(flat), gradient
@@ -288,23 +302,19 @@ class EmpiricalRisk:
 
     def evaluate(self) -> Evaluation:
         """Loss (without weight decay) and accuracy over all the data."""
-        loss, answers = 0.0, []
+        # Loss; correct and counted answers; batches of which these have no meaning.
+        sums = torch.zeros(4, dtype=torch.float64)
         with torch.no_grad():
             for x, y in self.batches():
                 z = self.outputs(self.theta, x)
-                loss += float(self.loss.total(z, y))
-                answers.append(self.loss.correct(z, y))
+                sums[0] += float(self.loss.total(z, y))
+                answers = self.loss.correct(z, y)
+                sums[1:] += torch.tensor([0, 0, 1] if answers is None else [*answers, 0])
+        self.ranks.sum(sums)
         self.cost.add(FORWARD)
-        return Evaluation(loss / self.normalizer, _accuracy(answers), self.n)
-
-
-def _accuracy(answers: Sequence[tuple[int, int] | None]) -> float | None:
-    """Of all batches; ``None`` where it has no meaning for one of them."""
-    known = [answer for answer in answers if answer is not None]
-    counted = sum(total for _, total in known)
-    if len(known) < len(answers) or not counted:
-        return None
-    return sum(right for right, _ in known) / counted
+        loss, correct, counted, meaningless = sums.tolist()
+        accuracy = None if meaningless or not counted else correct / counted
+        return Evaluation(loss / self.normalizer, accuracy, self.n)
 
 
 def logits_of(out: object) -> Tensor:

@@ -62,7 +62,7 @@ def preflight(risk: EmpiricalRisk) -> tuple[str, ...]:
 
 def _first_batch(risk: EmpiricalRisk) -> tuple[Tensor, Tensor]:
     if risk.samples_interact:
-        return next(iter(risk.batches()))
+        return risk.first_batch()
     x = risk.example_inputs(PREFLIGHT_SAMPLES)
     return x, risk.data.targets[: len(x)].to(risk.device)
 
@@ -256,7 +256,7 @@ def raise_non_finite(risk: EmpiricalRisk) -> None:
     """
     _refuse_weights(risk.module)
     room = "float32 ends at 3e38: --dtype float64 goes further" if risk.dtype.itemsize < 8 else None
-    for index, (x, y) in enumerate(risk.batches()):
+    for start, x, y in risk.numbered_batches():
         bad: list[str] = []
 
         def note(name: str, out: Tensor, bad: list[str] = bad) -> None:
@@ -266,7 +266,7 @@ def raise_non_finite(risk: EmpiricalRisk) -> None:
         with torch.no_grad(), _watch(risk.module, note):
             z = risk.outputs(risk.theta, x)
             total = risk.loss.total(z, y)
-        where = f"batch {index} ({len(x)} samples)"
+        where = f"samples {start} to {start + len(x) - 1}"
         if not torch.isfinite(x).all() if x.is_floating_point() else False:
             raise NonFinite(f"the inputs of {where} hold values that are not finite")
         if bad:

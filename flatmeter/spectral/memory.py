@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from flatmeter.ranks.group import current
 from flatmeter.spectral.operator import Operator
 
 SHARE = 0.5
@@ -34,4 +35,10 @@ def vectors_that_fit(op: Operator, memory_bytes: int | None) -> int | None:
         ``None`` where that cannot be told.
     """
     room = spare_bytes(op.device) if memory_bytes is None else memory_bytes
-    return None if room is None else room // (op.dim * op.dtype.itemsize)
+    if room is None:
+        return None
+    # Every process has a solver that does the same, and those on one machine share its memory.
+    ranks = current()
+    if memory_bytes is None and op.device.type == "cpu":
+        room //= ranks.neighbours
+    return ranks.least(room // (op.dim * op.dtype.itemsize))

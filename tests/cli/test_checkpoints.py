@@ -77,7 +77,7 @@ def test_weights_that_are_not_finite_have_rows_and_stop_nothing(flatmeter, check
         lost, big = rows["nan.pt", measure], rows["big.pt", measure]
         assert (lost["status"], big["status"]) == ("error", "error")
         assert "the parameter head.bias" in lost["message"]
-        assert "batch 0 (24 samples), first in layer 'head'" in big["message"]
+        assert "samples 0 to 23, first in layer 'head'" in big["message"]
         assert lost["sha256"]
         assert lost["n_data"] == 24
 

@@ -92,7 +92,7 @@ def test_the_operator_without_a_derivative_is_named(make_risk):
 
 def test_the_first_layer_that_is_not_finite_is_named(make_risk):
     net = with_layer(lambda x: torch.log(x - 1e9))
-    with pytest.raises(NonFinite, match=r"batch 0 .*layer '1'"):
+    with pytest.raises(NonFinite, match=r"samples 0 to .*layer '1'"):
         preflight(make_risk(net, X, Y))
 
 
@@ -100,7 +100,7 @@ def test_the_first_batch_that_is_not_finite_is_named(make_risk):
     bad = X.clone()
     bad[7] = 1e30
     net = with_layer(lambda x: torch.exp(x.abs()))
-    with pytest.raises(NonFinite, match=r"batch 2 .*layer '1'"):
+    with pytest.raises(NonFinite, match=r"samples 6 to 8, .*layer '1'"):
         raise_non_finite(make_risk(net, bad, Y, batch_size=3))
 
 
@@ -140,7 +140,7 @@ def test_an_overflow_of_float32_says_what_has_room(make_risk):
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(1e30)
-    with pytest.raises(NonFinite, match=r"batch 0 .*layer '2'") as caught:
+    with pytest.raises(NonFinite, match=r"samples 0 to .*layer '2'") as caught:
         preflight(make_risk(net, X, Y, dtype=torch.float32))
     assert "--dtype float64" in caught.value.hint
     preflight(make_risk(net, X, Y))

@@ -1,0 +1,1 @@
+"""Several processes that share one measurement, each with a part of the data."""
