@@ -34,7 +34,9 @@ THIRDS = {"a": slice(0, 10), "b": slice(10, 25), "c": slice(25, 40)}
     ],
     ids=["flat", "decaying", "indefinite", "power law", "one over a constant"],
 )
-def test_95_percent_intervals_cover_to_within_sampling(eigenvalues: np.ndarray, rtol: float) -> None:
+def test_95_percent_intervals_cover_to_within_sampling(
+    eigenvalues: np.ndarray, rtol: float
+) -> None:
     op = MatrixOperator(rotated(eigenvalues))
     true = eigenvalues.sum()
     covered = 0
