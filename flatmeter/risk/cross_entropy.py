@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flatmeter.errors import DataError
 from flatmeter.risk.losses import Loss, in_words
+from flatmeter.risk.margins import margin_loss, softmax_product
 
 
 def _class_last(z: Tensor) -> Tensor:
@@ -69,15 +70,16 @@ class CrossEntropy(Loss):
         )
 
     def _of_margins(self, z: Tensor, y: Tensor) -> Tensor:
-        """``log(1 + Σ_{j≠y} exp(z_j − z_y))``, whose derivatives lose no digits at a tiny loss.
-
-        Those of ``log_softmax`` contain ``p_y − 1``, which rounds to zero in a confident network
-        and takes up to half of every eigenvalue with it.
-        """
-        label = y.masked_fill(y == self.ignore_index, 0).unsqueeze(1)
-        margins = (z - z.gather(1, label)).scatter(1, label, -torch.inf)
-        losses = F.softplus(torch.logsumexp(margins, 1), threshold=50.0)
+        """By margins, whose derivatives lose no digits at a tiny loss."""
+        label = y.masked_fill(y == self.ignore_index, 0).unsqueeze(-1)
+        losses = margin_loss(_class_last(z), label)
         return losses * self.sample_weights(y).to(z.dtype)
+
+    def curvature_product(self, z: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """``Λ v`` in closed form: ``z`` and ``v`` shaped alike, as is the result."""
+        product = softmax_product(_class_last(z.detach()), _class_last(v))
+        weights = self.curvature_weights(y).to(z.dtype).unsqueeze(-1)
+        return (product * weights).movedim(-1, 1)
 
     def count(self, y: Tensor) -> float:
         """Total weight of the labels that count."""
