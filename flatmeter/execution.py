@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from flatmeter.errors import ExitCode, FlatmeterError, NotApplicable, Stopped
+from flatmeter.full_float32 import full_float32
 from flatmeter.measures.base import Measure, Measurement
+from flatmeter.out_of_memory import ran_out
 from flatmeter.plan import Plan
 from flatmeter.provenance import peak_bytes, reset_peak
 from flatmeter.ranks.group import current
@@ -66,6 +66,11 @@ def run(
         Stopped: by the watch; the measure in flight is abandoned.
         FlatmeterError: nothing can be measured.
     """
+    with full_float32():
+        yield from _run(subject, plan, watch, known)
+
+
+def _run(subject: Subject, plan: Plan, watch: Watch, known: Known | None) -> Iterator[Finished]:
     before = fingerprint(subject.model)
     bench = Workbench(subject, plan)
     evaluation: Evaluation | None = None
@@ -113,6 +118,7 @@ def _one(
         base = replace(base, seconds=round(time.perf_counter() - started, 4), **spent)
         if bench.subject.data.unseen == 0:
             base = replace(base, stderr_data=0.0)
+        base = replace(base, rounding=bench.rounding(bn))
         rows = rows_of(measurement, base, bench.plan.confidence)
         bad = any(row.status == "error" and row.scope == NETWORK for row in rows)
         return Finished(rows, measurement.state, code=ExitCode.FAILED if bad else ExitCode.OK)
@@ -140,7 +146,9 @@ def _attempt(
                     raise_non_finite(context.risk)
                 spent = partial(_spent, context.risk, cost, bench.plan.device)
                 return measurement, current().from_first(spent)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             bench.retreat(bench.plan.mode(measure_), error)
 
 

@@ -6,7 +6,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from flatmeter.config.wording import mistake
 from flatmeter.errors import UsageError
 from flatmeter.measures.base import BNMode, Measure
 from flatmeter.measures.registry import included, load_measure
+from flatmeter.strategy import Strategy
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ class Plan:
         bn: batch-norm's mode for all measures; ``None`` leaves each its own.
         bn_batch: samples per batch of statistics in mode ``batch``.
         seed: of every random vector.
-        dtype: ``float32`` or ``float64``.
+        dtype: ``float32``, ``float64``, or ``bfloat16`` for the network in it.
         device: where it is computed.
         rtol: relative tolerance, ``None`` leaves each measure its own.
         confidence: coverage of the intervals.
@@ -39,6 +40,7 @@ class Plan:
         lr: learning rate of the training.
         params: pattern of the names of the parameters that are not held fixed.
         batch_size: samples per micro-batch; changes no number.
+        strategy: how curvature products are computed; changes no number.
     """
 
     measures: tuple[Measure, ...]
@@ -54,16 +56,23 @@ class Plan:
     lr: float | None = None
     params: str | None = None
     batch_size: int | None = None
+    strategy: Strategy | Literal["auto"] = "auto"
 
     def mode(self, measure: Measure) -> BNMode:
         """Batch-norm's mode for a measure."""
         return self.bn or measure.default_bn
 
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as PyTorch's."""
+        """Of parameters, vectors and sums, as PyTorch's."""
         import torch
 
         return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def forward_dtype(self) -> torch.dtype | None:
+        """Of the network's own arithmetic, where it is another."""
+        import torch
+
+        return torch.bfloat16 if self.dtype == "bfloat16" else None
 
     def ingredients(self, subject: Subject, measure: Measure) -> dict[str, Any]:
         """Everything that a number depends on, for its key."""
@@ -101,7 +110,7 @@ def choose(
         UsageError: an unknown measure or option, or a value that an option does not take.
     """
     wanted: list[str | Measure | type[Measure]] = []
-    for name in [names] if isinstance(names, str) else names:
+    for name in names if isinstance(names, Sequence) and not isinstance(names, str) else [names]:
         wanted += included(tell) if name == "all" else [name]
     options = dict(options or {})
     chosen: dict[str, Measure] = {}

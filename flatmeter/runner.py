@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from flatmeter.provenance import describe_run
 from flatmeter.ranks.group import ALONE, current, using
 from flatmeter.ranks.join import joined_by_script
 from flatmeter.results.collection import Results
+from flatmeter.strategy import Strategy
 from flatmeter.subject import DataSpec, LossSpec, Subject, load, settle_loss
 from flatmeter.watch import Watch
 from flatmeter.workbench import fingerprint
@@ -50,6 +51,7 @@ def measure(
     max_time: float | None = None,
     device: str = "auto",
     dtype: str = "float32",
+    strategy: Strategy | Literal["auto"] = "auto",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[str], None] | None = None,
     distributed: bool = False,
@@ -81,7 +83,10 @@ def measure(
         max_products: most curvature products that one measure may spend.
         max_time: seconds after which the run stops.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``float32`` or ``float64``.
+        dtype: ``float32``, ``float64``, or ``bfloat16`` (the network in it, sums and vectors in
+            float32).
+        strategy: how curvature products are computed: ``auto``, ``reverse``, ``reverse-batched``,
+            ``forward`` or ``forward-batched``; changes no number.
         options: of measures, by name, such as ``{"minimum_sharpness": {"granularity": "neuron"}}``.
         progress: told in words what is being done.
         distributed: share the work among all processes of ``torch.distributed``, which the script
@@ -112,6 +117,7 @@ def measure(
             lr=lr,
             params=params,
             batch_size=batch_size,
+            strategy=strategy,
         )
         watch = Watch(progress, max_time)
         rows = [row for finished in run(subject, plan, watch) for row in finished.rows]

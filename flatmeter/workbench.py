@@ -10,9 +10,11 @@ import hashlib
 import torch
 from torch import nn
 
-from flatmeter.errors import FlatmeterError, OutOfMemory, UsageError
+from flatmeter.curvature.products import HessianOperator
+from flatmeter.errors import FlatmeterError, OutOfMemory, Stopped, UsageError
 from flatmeter.measures.base import BNMode, Measure
 from flatmeter.measures.context import Context
+from flatmeter.out_of_memory import ran_out
 from flatmeter.plan import Plan
 from flatmeter.ranks.group import current
 from flatmeter.risk.empirical import EmpiricalRisk, Evaluation
@@ -52,6 +54,8 @@ class Workbench:
                 bn_batch=self.plan.bn_batch,
                 device=self.plan.device,
                 dtype=self.plan.torch_dtype(),
+                forward_dtype=self.plan.forward_dtype(),
+                strategy=self.plan.strategy,
                 weight_decay=self.plan.weight_decay,
             )
             self._risks[bn] = risk
@@ -83,7 +87,9 @@ class Workbench:
                     notes = preflight(risk)
                     evaluation = risk.evaluate()
                 break
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
                 self.retreat("eval", error)
         if not abs(evaluation.loss) < float("inf"):
             with current().together("what is not finite"):
@@ -106,6 +112,16 @@ class Workbench:
             lr=self.plan.lr,
             training_weight_decay=self.plan.weight_decay or None,
         )
+
+    def rounding(self, bn: BNMode) -> float | None:
+        """Relative error of a Hessian product in this dtype; ``None`` where none can be taken."""
+        try:
+            with current().together("rounding"):
+                return HessianOperator(self.risk(bn)).noise
+        except Stopped:
+            raise
+        except (FlatmeterError, RuntimeError, MemoryError):
+            return None
 
     def retreat(self, bn: BNMode, error: BaseException) -> None:
         """Halve the micro-batch after memory ran out, and keep the graph of one at a time.
@@ -132,8 +148,10 @@ class Workbench:
         largest = -current().least(-own)
         if largest <= 1 and self.batch_size is not None:
             raise OutOfMemory(
-                "memory ran out even with one sample at a time",
-                hint="use a device with more memory, or --params to measure a part of the network",
+                "memory ran out with one sample, one vector and one class at a time",
+                hint="--batch-size, blocks of vectors and blocks of classes are as small as they "
+                "get: use a device with more memory, --params to measure a part of the network, or "
+                "float32",
             ) from error
         self.batch_size = max(1, largest // 2)
 
@@ -166,7 +184,9 @@ def fingerprint(module: nn.Module) -> str:
 def _largest_batch(risk: EmpiricalRisk) -> int:
     try:
         return min(risk.batch_size, risk.held)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         return 1
 
 

@@ -21,6 +21,7 @@ ISSUES = "the issue tracker of the project that you installed it from"
 #: Subcommand: module, and its line in ``flatmeter --help``. A module is imported when it is used.
 COMMANDS = {
     "measure": ("flatmeter.cli.measure", "Measure one or many checkpoints."),
+    "bench": ("flatmeter.cli.bench", "Time products and measures of checkpoints here."),
     "spectrum": ("flatmeter.cli.spectrum", "Show how the Hessian's eigenvalues are spread."),
     "list": ("flatmeter.cli.listing", "Show the measures, models, data, losses and formats."),
     "config": ("flatmeter.cli.config", "Show, describe or begin a file of settings."),

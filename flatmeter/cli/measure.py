@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from flatmeter.cli.choice import Choice
 from flatmeter.config.fields import BN_MODES, DESCRIPTIONS, DTYPES, FORMATS, PROGRESS
+from flatmeter.strategy import STRATEGIES
 
 
 def _complete_measures(
@@ -52,6 +53,7 @@ _SECTIONS = [
     _option("--rank-timeout"),
     _option("--device"),
     _option("--dtype", type=Choice(DTYPES)),
+    _option("--strategy", type=Choice(("auto", *STRATEGIES))),
     _option("--seed"),
     _option("--deterministic", is_flag=True),
     _option("--keep-going/--fail-fast", field="keep_going", is_flag=True),

@@ -67,6 +67,13 @@ class Session:
             failed = describe(plan, paths, self._loader(), known)
         return int(failed)
 
+    def bench(self, arguments: Sequence[str]) -> int:
+        """Print what products and measures cost here."""
+        from flatmeter.cli.bench_report import report
+
+        plan, paths = self._prepare(arguments)
+        return int(report(plan, paths, self._loader(), self.settings.format))
+
     def spectrum(self, arguments: Sequence[str], plot: Path | None) -> int:
         """Show the density of eigenvalues."""
         from flatmeter.cli.spectrum_report import check, report
@@ -150,6 +157,7 @@ class Session:
             lr=s.lr,
             params=s.params,
             batch_size=None if s.batch_size == "auto" else s.batch_size,
+            strategy=s.strategy,
         )
 
     def _warn(self, text: str) -> None:

@@ -29,7 +29,9 @@ DESCRIPTIONS: dict[str, str] = {
     "max_time": "stop after this time (90s, 50m, 1h30m), with everything finished saved",
     "rank_timeout": "of several processes, how long one may keep the others waiting (90s, 10m)",
     "device": "auto, cpu, cuda or cuda:N",
-    "dtype": "float32 or float64",
+    "dtype": "float32, float64, or bfloat16 (the network in it, sums and vectors in float32)",
+    "strategy": "how curvature products are computed: auto, reverse, reverse-batched, forward or "
+    "forward-batched; changes no result",
     "seed": "of the subset and of every random vector",
     "deterministic": "only deterministic algorithms of PyTorch",
     "keep_going": "go on with the other checkpoints and measures after a failure",
@@ -45,7 +47,7 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 FORMATS = ("table", "json", "jsonl", "csv", "md", "latex")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
 BN_MODES = ("eval", "batch")
 PROGRESS = ("auto", "plain", "none")
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from flatmeter.config.device import PATTERN, check_device
 from flatmeter.config.duration import parse_duration
 from flatmeter.config.fields import DESCRIPTIONS
+from flatmeter.strategy import Strategy
 
 
 def _listed(value: Any) -> Any:
@@ -61,7 +62,8 @@ class Settings(BaseModel):
     max_time: Seconds | None = _about("max_time", None)
     rank_timeout: Seconds = _about("rank_timeout", 600.0, gt=0)
     device: Device = _about("device", "auto")
-    dtype: Literal["float32", "float64"] = _about("dtype", "float32")
+    dtype: Literal["float32", "float64", "bfloat16"] = _about("dtype", "float32")
+    strategy: Strategy | Literal["auto"] = _about("strategy", "auto")
     seed: int = _about("seed", 0, ge=0)
     deterministic: bool = _about("deterministic", False)
     keep_going: bool = _about("keep_going", True)

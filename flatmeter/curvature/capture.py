@@ -86,7 +86,7 @@ class Call:
     def input(self) -> Tensor:
         """The operator's input, without a graph."""
         tensor: Tensor = self.arguments["input"]
-        return tensor.detach()
+        return at_least_float32(tensor.detach())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -172,3 +172,8 @@ class Capture(TorchFunctionMode):
     def known(self) -> dict[str, Call]:
         """The call of every parameter that is used exactly once, by an operator known here."""
         return {n: call for call in self.calls for n in call.names if self.uses[n] == 1}
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it has fewer digits: squares and sums are taken of it."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -40,6 +40,7 @@ def euler_ratios(risk: EmpiricalRisk, blocks: Sequence[Tensor], *, seed: int = 0
     Returns:
         ``[B]`` float64, between 0 and 1; 0 where the gradient or the block is zero.
     """
+    risk = risk.at_full_precision()
     x, _ = risk.first_batch()
     gradient = _gradient(risk, x, seed)
     risk.cost.add(GRADIENT * len(x) / risk.n)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flatmeter.curvature.capture import Call, Capture
+from flatmeter.curvature.capture import Call, Capture, at_least_float32
 from flatmeter.curvature.certificate import piecewise_linear_after
 from flatmeter.curvature.ghost_rules import gradients, squared_gradients, squared_norms
 from flatmeter.curvature.sample_dimension import Layout, few_samples, sample_layouts
@@ -69,6 +69,7 @@ def eligible(risk: EmpiricalRisk) -> Eligible:
     """
     if risk.samples_interact:
         return Eligible(frozenset(), frozenset())
+    risk = risk.at_full_precision()
     x = few_samples(risk, 3)
     z, watch, parameters = capture(risk, x)
     layouts = sample_layouts(risk)
@@ -253,6 +254,7 @@ def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> Iterator[tuple[Call,
     for call, delta in zip(calls, deltas, strict=True):
         if delta is None:
             # What the loss does not see has no curvature.
-            yield call, call.output.new_zeros(len(columns), *call.output.shape)
+            shape = (len(columns), *call.output.shape)
+            yield call, torch.zeros(shape, dtype=z.dtype, device=z.device)
         else:
-            yield call, delta if batched else delta.unsqueeze(0)
+            yield call, at_least_float32(delta if batched else delta.unsqueeze(0))

@@ -107,6 +107,7 @@ def linear_layers(risk: EmpiricalRisk) -> tuple[LinearLayer, ...]:
     """
     x = few_samples(risk, _SAMPLES)
     counting = counts_samples(risk)
+    risk = risk.at_full_precision()
     z, watch = watched(risk, x, graph=True)
     calls, deltas = _reached(z, [c for c in watch.calls if c.kind in ("linear", "conv")])
     certified = piecewise_linear_after(z, {str(i): c.output for i, c in enumerate(calls)})

@@ -7,9 +7,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from flatmeter.errors import Stopped
+from flatmeter.out_of_memory import ran_out
 
 STOP = 3
 """From this urgency on everything ends; below it the measure has failed, or is to be repeated."""
@@ -35,7 +34,7 @@ def urgency(error: BaseException | None) -> int:
     if isinstance(error, Stopped):
         return STOP
     # Smaller batches do not help against anything else.
-    return 1 if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else 2
+    return 1 if ran_out(error) else 2
 
 
 @dataclass(frozen=True)

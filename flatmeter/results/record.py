@@ -52,6 +52,8 @@ class Row:
         key: identifies the measurement; equal keys mean an equal number (see ``results.key``).
         stderr_data: standard error from measuring on a random sample of the data; 0 where all were
             measured, ``None`` where it is unknown.
+        rounding: relative error that the dtype adds to a curvature product, measured against
+            float64 on a probe.
     """
 
     checkpoint: str
@@ -85,6 +87,7 @@ class Row:
     message: str = ""
     key: str = ""
     stderr_data: float | None = None
+    rounding: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from flatmeter.errors import FlatmeterError
+from flatmeter.risk.module_copy import module_copy
 
 BNMode = Literal["eval", "batch"]
 
@@ -37,7 +37,7 @@ def private_copy(
         FlatmeterError: the network cannot be copied.
     """
     try:
-        clone = copy.deepcopy(module)
+        clone = module_copy(module)
     except Exception as error:
         raise FlatmeterError(
             f"the network cannot be copied: {error}",

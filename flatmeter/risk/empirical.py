@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.func import functional_call
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError, NotApplicable
 from flatmeter.ranks.group import ALONE, current
+from flatmeter.risk.appetite import Appetite, appetite
 from flatmeter.risk.attention import math_attention
 from flatmeter.risk.batch_norm import (
     BNMode,
@@ -21,12 +22,15 @@ from flatmeter.risk.batch_norm import (
     settled_mode,
     takes_batch_statistics,
 )
-from flatmeter.risk.batching import MAX_BATCH, graph_bytes, room_for_graphs
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
+from flatmeter.risk.feed import Feed
 from flatmeter.risk.losses import Loss
+from flatmeter.risk.memory_plan import MemoryPlan
+from flatmeter.risk.module_copy import module_copy
 from flatmeter.risk.space import ParameterSpace
 from flatmeter.risk.split import Split
 from flatmeter.risk.weight_norm import composed_weight_norm, has_weight_norm
+from flatmeter.strategy import Strategy
 
 DEFAULT_BN_BATCH = 256
 
@@ -65,7 +69,10 @@ class EmpiricalRisk:
         bn_batch: samples per statistics batch in mode ``batch``.
         device: where it is computed.
         dtype: of parameters and floating-point inputs.
+        forward_dtype: of the network's own arithmetic (``torch.bfloat16``), by default ``dtype``;
+            the loss, vectors and sums are computed in ``dtype`` all the same.
         weight_decay: λ.
+        strategy: how curvature products are computed; changes no number.
 
     Attributes:
         module: the private copy.
@@ -75,6 +82,7 @@ class EmpiricalRisk:
         normalizer: Σ ω_i.
         cost: what was spent so far; the first process's is that of all.
         ranks: the processes that share the data.
+        memory: how much products take at once.
     """
 
     def __init__(
@@ -88,9 +96,11 @@ class EmpiricalRisk:
         bn_batch: int = DEFAULT_BN_BATCH,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        forward_dtype: torch.dtype | None = None,
         weight_decay: float = 0.0,
+        strategy: Strategy | Literal["auto"] = "auto",
     ) -> None:
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype, self.forward_dtype = torch.device(device), dtype, forward_dtype
         self.loss, self.data, self.weight_decay = loss, data, weight_decay
         self.module = private_copy(model, bn=bn, device=self.device, dtype=dtype)
         self.bn = settled_mode(self.module, bn)
@@ -114,11 +124,15 @@ class EmpiricalRisk:
         self.cost = Cost()
         self.ranks = current()
         self._batch_size = batch_size
+        self.strategy = strategy
+        self._feed = Feed(data, self.device, dtype)
+        sharing = self.ranks.neighbours if self.device.type == "cpu" else 1
+        self.memory = MemoryPlan(self._appetite, self.device, sharing)
 
     @property
     def batch_size(self) -> int:
         """Samples per micro-batch; settled at first use where none was given."""
-        return self._batch_size or min(MAX_BATCH, self._room)
+        return self._batch_size or self.memory.batch
 
     @property
     def graphs_fit(self) -> bool:
@@ -126,23 +140,29 @@ class EmpiricalRisk:
 
         Never where a batch size was given: that is how people bound the memory.
         """
-        return self._batch_size is None and self._room >= self.held
+        return self._batch_size is None and self.memory.keeps_graphs(self._largest_batch, self.held)
 
     @property
-    def graph_bytes(self) -> int:
-        """Bytes of the graphs that are held at once, as estimated."""
-        held = self.bn_batch if self.samples_interact else self.batch_size
-        return self._bytes_per_sample * (self.held if self.graphs_fit else min(held, self.held))
+    def product_bytes(self) -> int:
+        """Most bytes that a product takes for the samples, as planned."""
+        held = self.held if self.graphs_fit else 0
+        return self.memory.appetite.of(self._largest_batch, held)
 
-    @cached_property
-    def _room(self) -> int:
-        shared = self.ranks.neighbours if self.device.type == "cpu" else 1
-        return room_for_graphs(self._bytes_per_sample * shared, self.device)
+    def vectors_at_once(self, k: int) -> int:
+        """How many of ``k`` vectors may run against a micro-batch together."""
+        return self.memory.vectors_at_once(self._largest_batch, k)
 
-    @cached_property
-    def _bytes_per_sample(self) -> int:
-        point = self.theta.clone().requires_grad_()
-        return graph_bytes(lambda x: self.outputs(point, x), self.example_inputs(4), point)
+    @property
+    def _largest_batch(self) -> int:
+        return min(self.bn_batch if self.samples_interact else self.batch_size, self.n)
+
+    def _appetite(self, budget: int) -> Appetite:
+        """What products take, measured on the first samples."""
+
+        def total(point: Tensor, n: int) -> Tensor:
+            return self.total(point, *self._feed.batch(0, n))
+
+        return appetite(total, self.theta, self.n, budget)
 
     def without_weight_decay(self) -> EmpiricalRisk:
         """The same risk with λ = 0, sharing everything else."""
@@ -150,6 +170,18 @@ class EmpiricalRisk:
             return self
         other = copy.copy(self)
         other.weight_decay = 0.0
+        return other
+
+    def at_full_precision(self) -> EmpiricalRisk:
+        """The same risk with the network's own arithmetic in ``dtype``, to see its structure by."""
+        other = copy.copy(self)
+        other.forward_dtype = None
+        return other
+
+    def with_batch_size(self, size: int) -> EmpiricalRisk:
+        """The same risk in micro-batches of a size, whose graphs are not kept."""
+        other = copy.copy(self)
+        other._batch_size = size
         return other
 
     def excerpt(self, n: int, dtype: torch.dtype) -> EmpiricalRisk:
@@ -161,9 +193,11 @@ class EmpiricalRisk:
         other = copy.copy(self)
         other.device = torch.device("cpu") if self.device.type == "mps" else self.device
         other.dtype = dtype
-        other.module = copy.deepcopy(self.module).to(other.device, dtype)
+        other.forward_dtype = self.forward_dtype if dtype == self.dtype else None
+        other.module = module_copy(self.module).to(other.device, dtype)
         other.theta = self.theta.to(other.device, dtype)
         other.data = replace(self.data, inputs=self.data.inputs[:n], targets=self.data.targets[:n])
+        other._feed = Feed(other.data, other.device, dtype)
         other.n = len(other.data)
         other.normalizer = float(self.loss.count(other.data.targets))
         other.cost, other.ranks = Cost(), ALONE
@@ -186,6 +220,7 @@ class EmpiricalRisk:
             targets=self.data.targets[index],
             source_size=None,
         )
+        other._feed = Feed(other.data, self.device, self.dtype)
         other.n, other.normalizer, other.weight_decay = len(index), 1.0, 0.0
         other._batch_size, other.cost = self.batch_size, Cost()
         return other
@@ -197,13 +232,14 @@ class EmpiricalRisk:
 
     def numbered_batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The same, each with the number of its first sample among all the data."""
-        for start, stop in self._split.own_batches:
-            yield start, *self._batch(start, stop)
+        own = self._split.own_batches
+        for (start, _), (x, y) in zip(own, self._feed.batches(own), strict=True):
+            yield start, x, y
 
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """A batch of the first samples, the same in every process."""
         last = self.bounds()[0][1] if self.samples_interact else min(self.batch_size, self.n)
-        return self._batch(0, self.ranks.least(last))
+        return self._feed.batch(0, self.ranks.least(last))
 
     def groups(self, size: int) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
         """Groups of samples that no batch size changes, each in numbered batches.
@@ -214,7 +250,7 @@ class EmpiricalRisk:
             size: samples in a group; batches of statistics are groups of their own.
         """
         for group in self._split.own_groups(size):
-            yield [(start, *self._batch(start, stop)) for start, stop in group]
+            yield [(start, *self._feed.batch(start, stop)) for start, stop in group]
 
     def bounds(self) -> list[tuple[int, int]]:
         """First sample and end of every batch, whichever process it belongs to."""
@@ -230,24 +266,20 @@ class EmpiricalRisk:
         size = self.bn_batch if self.samples_interact else self.batch_size
         return Split(self.n, size, self.samples_interact, self.ranks)
 
-    def _batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        targets = self.data.targets[start:stop]
-        return self._inputs(self.data.inputs[start:stop]), targets.to(self.device)
-
-    def _inputs(self, x: Tensor) -> Tensor:
-        return x.to(self.device, self.dtype if x.is_floating_point() else None)
-
     def example_inputs(self, n: int = 2) -> Tensor:
         """The first ``n`` inputs, cast and on the device."""
-        return self._inputs(self.data.inputs[:n])
+        return self._feed.inputs(self.data.inputs[:n])
 
     math_attention = staticmethod(math_attention)
 
     def forward(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         """Network outputs ``[n, …]`` with the given tensors in place of the trained ones."""
-        with self.math_attention(), composed_weight_norm(self._weight_norm):
+        lower = torch.autocast(
+            self.device.type, self.forward_dtype, enabled=self.forward_dtype is not None
+        )
+        with self.math_attention(), composed_weight_norm(self._weight_norm), lower:
             out = functional_call(self.module, parameters, (x,))
-        return logits_of(out)
+        return logits_of(out).to(self.dtype)
 
     def outputs(self, flat: Tensor, x: Tensor) -> Tensor:
         """Network outputs at the parameters ``flat [P]``."""

@@ -18,6 +18,7 @@ from flatmeter.errors import (
     NotDeterministic,
     NotDifferentiable,
 )
+from flatmeter.out_of_memory import ran_out
 from flatmeter.risk.cost import FORWARD, GRADIENT, PRODUCT
 from flatmeter.risk.empirical import EmpiricalRisk
 
@@ -72,9 +73,9 @@ def _first_outputs(risk: EmpiricalRisk, x: Tensor) -> Tensor:
         z = risk.outputs(risk.theta, x)
     except FlatmeterError:
         raise
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if ran_out(error):
+            raise
         raise DataError(
             f"the network does not take inputs of shape {list(x.shape)} ({x.dtype}): "
             f"{_first_line(error)}",
@@ -144,9 +145,9 @@ def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> Non
 def _alone(risk: EmpiricalRisk, x: Tensor) -> Tensor:
     try:
         return risk.outputs(risk.theta, x[:1])
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:
+        if ran_out(error):
+            raise
         raise FlatmeterError(
             f"the network takes {len(x)} samples but not one alone: {_first_line(error)}",
             hint=_SEPARATE,
@@ -186,7 +187,7 @@ def _check_derivatives(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> Tensor:
         total = risk.total(point, x, y)
         (g,) = torch.autograd.grad(total, point, create_graph=True, materialize_grads=True)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if ran_out(error):
             raise
         raise NotDifferentiable(
             f"the loss has no gradient in the parameters: {_operator(error)}"
@@ -198,7 +199,7 @@ def _check_derivatives(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> Tensor:
         try:
             torch.autograd.grad(g, point, torch.ones_like(g), materialize_grads=True)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if ran_out(error):
                 raise
             raise NotDifferentiable(
                 f"the network has no second derivative: {_operator(error)}",

@@ -40,3 +40,26 @@ def test_every_measure(name, problem):
         for d in ("cpu", "cuda")
     )
     assert gpu.value(name) == pytest.approx(cpu.value(name), rel=1e-4)
+
+
+@pytest.mark.parametrize("room", [0, 2**40])
+def test_data_held_on_the_gpu_and_brought_batch_by_batch(room, make_risk, problem, monkeypatch):
+    from flatmeter.risk import feed
+
+    monkeypatch.setattr(feed, "free_memory", lambda device: room)
+    risk = make_risk(*problem, device="cuda", batch_size=5)
+    whole = make_risk(*problem)
+    for _ in range(3):
+        assert risk.value() == pytest.approx(whole.value(), rel=1e-10)
+    torch.testing.assert_close(risk.gradient().cpu(), whole.gradient(), rtol=1e-8, atol=1e-11)
+
+
+def test_the_plan_of_memory_holds(make_risk, problem):
+    net, x, y = problem
+    risk = make_risk(net, x.repeat(50, 1, 1, 1), y.repeat(50), device="cuda")
+    V = torch.randn(1, risk.space.dim, dtype=torch.float64, device="cuda")
+    planned = risk.product_bytes + 11 * V.nbytes
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    HessianOperator(risk).matmat(V)
+    assert torch.cuda.max_memory_allocated() - before < 1.2 * planned
