@@ -20,8 +20,9 @@ from flatmeter.ranks.group import current
 from flatmeter.results.key import key_of
 from flatmeter.results.record import NETWORK, Row, rows_of
 from flatmeter.risk.cost import Cost
-from flatmeter.risk.empirical import EmpiricalRisk, Evaluation
-from flatmeter.risk.preflight import raise_non_finite
+from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.evaluation import Evaluation
+from flatmeter.risk.non_finite import raise_non_finite
 from flatmeter.subject import Subject
 from flatmeter.watch import Watch
 from flatmeter.workbench import Workbench, fingerprint

@@ -17,8 +17,10 @@ from flatmeter.measures.context import Context
 from flatmeter.out_of_memory import ran_out
 from flatmeter.plan import Plan
 from flatmeter.ranks.group import current
-from flatmeter.risk.empirical import EmpiricalRisk, Evaluation
-from flatmeter.risk.preflight import preflight, raise_non_finite
+from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.evaluation import Evaluation, evaluate
+from flatmeter.risk.non_finite import raise_non_finite
+from flatmeter.risk.preflight import preflight
 from flatmeter.subject import Subject
 from flatmeter.symmetry.find import find_group
 from flatmeter.symmetry.group import SymmetryGroup
@@ -85,7 +87,7 @@ class Workbench:
                 with current().together("preflight"):
                     risk = self.risk("eval")
                     notes = preflight(risk)
-                    evaluation = risk.evaluate()
+                    evaluation = evaluate(risk)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from flatmeter.risk.batch_norm import (
 )
 from flatmeter.risk.cost import FORWARD, GRADIENT, Cost
 from flatmeter.risk.feed import Feed
+from flatmeter.risk.logits import logits_of
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.memory_plan import MemoryPlan
 from flatmeter.risk.module_copy import module_copy
@@ -33,21 +34,6 @@ from flatmeter.risk.weight_norm import composed_weight_norm, has_weight_norm
 from flatmeter.strategy import Strategy
 
 DEFAULT_BN_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and accuracy over the data, printed beside every measure.
-
-    Args:
-        loss: mean loss, without weight decay.
-        accuracy: fraction of correct predictions, ``None`` where that has no meaning.
-        n: number of samples.
-    """
-
-    loss: float
-    accuracy: float | None
-    n: int
 
 
 class EmpiricalRisk:
@@ -331,34 +317,3 @@ class EmpiricalRisk:
         if self.weight_decay == 0.0:
             return 0.0
         return 0.5 * self.weight_decay * flat.detach().double().square().sum()
-
-    def evaluate(self) -> Evaluation:
-        """Loss (without weight decay) and accuracy over all the data."""
-        # Loss; correct and counted answers; batches of which these have no meaning.
-        sums = torch.zeros(4, dtype=torch.float64)
-        with torch.no_grad():
-            for x, y in self.batches():
-                z = self.outputs(self.theta, x)
-                sums[0] += float(self.loss.total(z, y))
-                answers = self.loss.correct(z, y)
-                sums[1:] += torch.tensor([0, 0, 1] if answers is None else [*answers, 0])
-        self.ranks.sum(sums)
-        self.cost.add(FORWARD)
-        loss, correct, counted, meaningless = sums.tolist()
-        accuracy = None if meaningless or not counted else correct / counted
-        return Evaluation(loss / self.normalizer, accuracy, self.n)
-
-
-def logits_of(out: object) -> Tensor:
-    """The outputs that the loss takes, from what a network returns."""
-    if isinstance(out, Tensor):
-        return out
-    logits = out.get("logits") if isinstance(out, dict) else getattr(out, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    if isinstance(out, (tuple, list)) and out and isinstance(out[0], Tensor):
-        return out[0]
-    raise DataError(
-        f"the network returns {type(out).__name__}, not a tensor of outputs",
-        hint="wrap it in a module whose forward returns the logits",
-    )

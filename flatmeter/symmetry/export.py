@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from flatmeter.errors import NotApplicable
 from flatmeter.risk.attention import math_attention
-from flatmeter.risk.empirical import logits_of
+from flatmeter.risk.logits import logits_of
 
 
 @dataclass(frozen=True)

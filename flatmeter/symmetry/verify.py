@@ -14,8 +14,8 @@ from torch.func import functional_call
 
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.attention import math_attention
-from flatmeter.risk.empirical import logits_of
 from flatmeter.risk.epsilon import scaled_eps
+from flatmeter.risk.logits import logits_of
 from flatmeter.symmetry.group import Generator
 
 DRAWS = 2

@@ -11,6 +11,7 @@ from torch import nn
 
 from flatmeter.errors import DataError, NotApplicable
 from flatmeter.risk.custom_loss import FunctionLoss
+from flatmeter.risk.evaluation import evaluate
 
 
 def conv_net():
@@ -37,7 +38,7 @@ def test_value_gradient_and_evaluation(make_risk):
     value, ours = risk.value_and_gradient()
     assert value == pytest.approx(loss.item(), rel=1e-13)
     torch.testing.assert_close(ours, gradient)
-    seen = risk.evaluate()
+    seen = evaluate(risk)
     assert seen.loss == pytest.approx(loss.item(), rel=1e-13)
     assert seen.accuracy == pytest.approx(float((net(X.double()).argmax(1) == Y).double().mean()))
     assert seen.n == 11
@@ -69,7 +70,7 @@ def test_the_users_network_is_untouched(make_risk):
         risk = make_risk(net, X, Y, bn=bn, dtype=torch.float32)
         buffers = copy.deepcopy(dict(risk.module.named_buffers()))
         risk.value_and_gradient()
-        risk.evaluate()
+        evaluate(risk)
         for name, buffer in risk.module.named_buffers():
             assert torch.equal(buffer, buffers[name])
     assert net.training
@@ -108,7 +109,7 @@ def test_weight_decay(make_risk):
     assert decayed.value() == pytest.approx(plain.value() + 0.1 * float(theta @ theta))
     torch.testing.assert_close(decayed.gradient(), plain.gradient() + 0.2 * theta)
     assert decayed.without_weight_decay().value() == plain.value()
-    assert decayed.evaluate().loss == pytest.approx(plain.value())
+    assert evaluate(decayed).loss == pytest.approx(plain.value())
 
 
 def test_wrapped_outputs(make_risk):
@@ -147,9 +148,9 @@ def test_accuracy_means_nothing_where_a_batch_has_none(make_risk):
     labels = FunctionLoss(F.cross_entropy, "own")
     x, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, -100])
     net = nn.Linear(4, 3)
-    assert make_risk(net, x, y, loss=labels, batch_size=3).evaluate().accuracy is None
-    known = make_risk(net, x, y % 3, loss=labels, batch_size=4).evaluate()
-    assert known.accuracy == make_risk(net, x, y % 3).evaluate().accuracy
+    assert evaluate(make_risk(net, x, y, loss=labels, batch_size=3)).accuracy is None
+    known = evaluate(make_risk(net, x, y % 3, loss=labels, batch_size=4))
+    assert known.accuracy == evaluate(make_risk(net, x, y % 3)).accuracy
 
 
 @pytest.mark.parametrize(("n", "bn_batch", "sizes"), [(3, 2, [3]), (5, 2, [2, 3]), (2, 2, [2])])

@@ -15,7 +15,8 @@ from flatmeter.errors import (
     NotDifferentiable,
 )
 from flatmeter.risk.custom_loss import FunctionLoss
-from flatmeter.risk.preflight import preflight, raise_non_finite
+from flatmeter.risk.non_finite import raise_non_finite
+from flatmeter.risk.preflight import preflight
 
 X, Y = torch.randn(9, 6, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
 
