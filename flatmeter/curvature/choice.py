@@ -88,7 +88,7 @@ def _setting(risk: EmpiricalRisk) -> tuple[Hashable, ...]:
         risk.dtype,
         risk.samples_interact,
         risk.graphs_fit,
-        min(risk.batch_size, risk.n),
+        min(risk.batch_size, risk.n).bit_length(),
         torch.get_num_threads(),
     )
 

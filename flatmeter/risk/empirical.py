@@ -187,6 +187,7 @@ class EmpiricalRisk:
         other.n = len(other.data)
         other.normalizer = float(self.loss.count(other.data.targets))
         other.cost, other.ranks = Cost(), ALONE
+        other.strategy = _settled(self.strategy)
         wider = dtype.itemsize // self.dtype.itemsize
         if wider > 1:
             # It takes more room than the batch size was settled for.
@@ -209,6 +210,7 @@ class EmpiricalRisk:
         other._feed = Feed(other.data, self.device, self.dtype)
         other.n, other.normalizer, other.weight_decay = len(index), 1.0, 0.0
         other._batch_size, other.cost = self.batch_size, Cost()
+        other.strategy = _settled(self.strategy)
         return other
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -317,3 +319,8 @@ class EmpiricalRisk:
         if self.weight_decay == 0.0:
             return 0.0
         return 0.5 * self.weight_decay * flat.detach().double().square().sum()
+
+
+def _settled(strategy: Strategy | Literal["auto"]) -> Strategy:
+    """The strategy on a few samples that are used a few times: to try others would cost more."""
+    return "reverse" if strategy == "auto" else strategy
