@@ -21,7 +21,14 @@ BASE = Row("a.pt", "00", "trace", "", 1, key="k", seconds=1.5)
 
 def test_columns_hold_the_documented_ones_in_order():
     assert [c for c in COLUMNS if c in CONTRACT] == CONTRACT
-    assert set(COLUMNS) - set(CONTRACT) == {"residual", "why", "bn_batch", "key", "stderr_data"}
+    assert set(COLUMNS) - set(CONTRACT) == {
+        "residual",
+        "why",
+        "bn_batch",
+        "key",
+        "stderr_data",
+        "rounding",
+    }
 
 
 def test_rows_are_headline_first_then_quantities_then_parts():
