@@ -62,7 +62,8 @@ class HessianDensity(Measure):
         """See the cost above."""
         settings: Settings = self.settings  # type: ignore[assignment]
         least = PRODUCT * (MIN_PROBES + 1) * settings.steps
-        return Expense(least, 2 * least, vectors=2 * settings.steps)
+        most = max(least, PRODUCT * settings.max_products)
+        return Expense(least, most, vectors=2 * settings.steps)
 
     def compute(self, context: Context) -> Measurement:
         """One density, and numbers made from it."""
