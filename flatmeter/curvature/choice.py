@@ -70,7 +70,8 @@ def seconds(risk: EmpiricalRisk, curvature: Curvature, k: int) -> Times:
     width = max(w for w in WIDTHS if w <= k)
     key = (curvature.name, width, *_setting(risk))
     if key not in _TIMED:
-        _TIMED[key] = _times(_Trial.long(risk, curvature), width, risk.graphs_fit)
+        at_once = risk.vectors_at_once(width)
+        _TIMED[key] = _times(_Trial.long(risk, curvature), width, at_once, risk.graphs_fit)
     return _TIMED[key]
 
 
@@ -93,13 +94,13 @@ def _setting(risk: EmpiricalRisk) -> tuple[Hashable, ...]:
     )
 
 
-def _times(trial: _Trial, width: int, kept: bool) -> Times:
+def _times(trial: _Trial, width: int, at_once: int, kept: bool) -> Times:
     found: dict[Strategy, float] = {}
     for strategy in STRATEGIES:
-        if is_batched(strategy) and width == 1:
+        if is_batched(strategy) and at_once == 1:
             continue
         try:
-            found[strategy] = trial.seconds(strategy, width, kept)
+            found[strategy] = trial.seconds(strategy, width, at_once, kept)
         except Exception:
             # Whatever the reason, others may do: the plain one is tried last, by the caller.
             continue
@@ -143,9 +144,9 @@ class _Trial:
         wanted = min(int(n * ENOUGH / _shorter(trial.risk.gradient, risk.device)), most, risk.n)
         return cls(risk, curvature, wanted) if wanted > n else trial
 
-    def seconds(self, strategy: Strategy, width: int, kept: bool) -> float:
+    def seconds(self, strategy: Strategy, width: int, at_once: int, kept: bool) -> float:
         """For each vector of a block; with the share of building the graph where it is not kept."""
-        V = self._vectors(width if is_batched(strategy) else 1)
+        V = self._vectors(at_once if is_batched(strategy) else 1)
         build = 0.0 if kept else _shorter(lambda: self._build(strategy), self.risk.device)
         apply = self._build(strategy)
         taken = _shorter(lambda: apply(V, keep=True), self.risk.device)

@@ -21,6 +21,11 @@ SHARE = 0.25
 """Part of the free memory that products may take; bases of vectors take more of it."""
 
 
+TOGETHER = 4
+"""Vectors that run together against a micro-batch of that size; more take memory and no less time.
+A smaller one takes more vectors."""
+
+
 class MemoryPlan:
     """From the free memory and one measured micro-batch, settled when first asked.
 
@@ -50,9 +55,12 @@ class MemoryPlan:
     @property
     def batch(self) -> int:
         """Samples of a micro-batch, at least 1."""
-        working = WORKING.get(self._device.type, WORKING["cuda"])
-        quick = min(max(LEAST_BATCH, working // self.appetite.kept), MAX_BATCH)
+        quick = min(max(LEAST_BATCH, self._working // self.appetite.kept), MAX_BATCH)
         return max(1, min(quick, self.budget // self.appetite.passing))
+
+    @property
+    def _working(self) -> int:
+        return WORKING.get(self._device.type, WORKING["cuda"])
 
     def keeps_graphs(self, batch: int, held: int) -> bool:
         """The graphs of ``held`` samples may be kept between products."""
@@ -61,7 +69,8 @@ class MemoryPlan:
     def vectors_at_once(self, batch: int, k: int) -> int:
         """How many of ``k`` vectors may run against a micro-batch together."""
         room = self.budget // (self.appetite.passing * batch)
-        return max(1, min(k, room, self._most_vectors or k))
+        quick = TOGETHER * self._working // (self.appetite.kept * batch)
+        return max(1, min(k, room, quick, self._most_vectors or k))
 
     def retreat(self, at_once: int, kept: bool) -> bool:
         """Take less after memory ran out: half as many vectors, then no graph that is kept.

@@ -23,7 +23,7 @@ def quickest(monkeypatch):
     def make(wanted):
         timed = []
 
-        def seconds(self, strategy, width, kept):
+        def seconds(self, strategy, width, at_once, kept):
             timed.append(strategy)
             return 0.1 if strategy == wanted else 1.0
 
@@ -54,7 +54,7 @@ def test_single_vectors_are_not_taken_several_at_once(quickest, make_risk):
 
 def test_a_small_gain_is_none(monkeypatch, make_risk):
     times = {"reverse": 1.0, "forward": 0.9}
-    monkeypatch.setattr(choice._Trial, "seconds", lambda self, s, width, kept: times[s])
+    monkeypatch.setattr(choice._Trial, "seconds", lambda self, s, *more: times[s])
     assert choice.choose(risk_of(make_risk), HESSIAN, 1) == "reverse"
 
 
