@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flatmeter.curvature.capture import Call, Capture, at_least_float32
 from flatmeter.curvature.certificate import piecewise_linear_after
 from flatmeter.curvature.ghost_rules import gradients, squared_gradients, squared_norms
 from flatmeter.curvature.sample_dimension import Layout, few_samples, sample_layouts
+from flatmeter.out_of_memory import ran_out
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import ACTIVATION_BACKWARD, FORWARD
 from flatmeter.risk.empirical import EmpiricalRisk
 
-#: Most numbers of cotangents held at once.
-COTANGENT_BUDGET = 2**25
+#: Bytes of one output's cotangents in a backward pass on a CPU: those of more columns leave its
+#: caches.
+CACHED = 2**22
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,11 @@ def capture(
     return z, watch, parameters
 
 
+_FOUND: WeakKeyDictionary[nn.Module, Eligible] = WeakKeyDictionary()
+
+
 def eligible(risk: EmpiricalRisk) -> Eligible:
-    """Which parameters the ghost method holds for, tested on a few samples.
+    """Which parameters the ghost method holds for, tested on a few samples once for a network.
 
     A parameter is admitted when it has one known use, the cotangents of a sample are zero in all
     other samples (so the first dimension counts samples and they do not interact), and the
@@ -69,7 +75,12 @@ def eligible(risk: EmpiricalRisk) -> Eligible:
     """
     if risk.samples_interact:
         return Eligible(frozenset(), frozenset())
-    risk = risk.at_full_precision()
+    if risk.module not in _FOUND:
+        _FOUND[risk.module] = _eligible(risk.at_full_precision())
+    return _FOUND[risk.module]
+
+
+def _eligible(risk: EmpiricalRisk) -> Eligible:
     x = few_samples(risk, 3)
     z, watch, parameters = capture(risk, x)
     layouts = sample_layouts(risk)
@@ -186,12 +197,27 @@ def all_columns(risk: EmpiricalRisk, names: frozenset[str]) -> Iterator[tuple[Ca
     for x, y in risk.batches():
         z, calls = _watched(risk, x, names)
         total = risk.loss.columns(z, y)
-        chunk = _chunk(calls, total)
-        for start in range(0, total, chunk):
-            columns = range(start, min(start + chunk, total))
-            factor = risk.loss.factor(z.detach(), y, columns)
-            yield from _placed(risk, _pull(z, calls, factor), len(x))
+        start = 0
+        while start < total:
+            chunk, pulled = _chunk(risk, z, calls, y, range(start, total))
+            yield from _placed(risk, pulled, len(x))
+            start += chunk
         risk.cost.add(len(x) / risk.held * (FORWARD + ACTIVATION_BACKWARD * total))
+
+
+def _chunk(
+    risk: EmpiricalRisk, z: Tensor, calls: list[Call], y: Tensor, left: range
+) -> tuple[int, list[tuple[Call, Tensor]]]:
+    """As many of the columns that are left as memory has room for; fewer after it ran out."""
+    # The cotangents of the passes, and the same put together.
+    bytes_each = 2 * sum(call.output.nbytes for call in calls)
+    while True:
+        chunk = risk.memory.columns_at_once(bytes_each, len(left))
+        try:
+            return chunk, _pull(z, calls, risk.loss.factor(z.detach(), y, left[:chunk]))
+        except (RuntimeError, MemoryError) as error:
+            if not (ran_out(error) and risk.memory.retreat_to(chunk // 2)):
+                raise
 
 
 def probe_columns(
@@ -221,13 +247,8 @@ def _watched(risk: EmpiricalRisk, x: Tensor, names: frozenset[str]) -> tuple[Ten
     return z, _calls({n: c for n, c in watch.known().items() if n in names})
 
 
-def _chunk(calls: list[Call], columns: int) -> int:
-    per_column = sum(call.output.numel() for call in calls)
-    return max(1, min(columns, COTANGENT_BUDGET // max(1, per_column)))
-
-
 def _placed(
-    risk: EmpiricalRisk, pulled: Iterator[tuple[Call, Tensor]], n: int
+    risk: EmpiricalRisk, pulled: list[tuple[Call, Tensor]], n: int
 ) -> Iterator[tuple[Call, Tensor]]:
     """The same with the samples in the first dimension of inputs, the second of cotangents."""
     layouts = sample_layouts(risk)
@@ -239,9 +260,21 @@ def _placed(
             yield form.placed(call, n), form.moved(deltas, n, 1)
 
 
-def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> Iterator[tuple[Call, Tensor]]:
+def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> list[tuple[Call, Tensor]]:
     """Cotangents at the calls' outputs for a stack of cotangents at the network's."""
     outputs = [call.output for call in calls]
+    width = len(columns)
+    if z.device.type == "cpu":
+        width = max(1, CACHED // max(output.nbytes for output in outputs))
+    passes = [_backward(z, outputs, part) for part in columns.split(width)]
+    return [
+        (call, at_least_float32(_joined(parts)))
+        for call, *parts in zip(calls, *passes, strict=True)
+    ]
+
+
+def _backward(z: Tensor, outputs: list[Tensor], columns: Tensor) -> list[Tensor]:
+    """``[w, n, …]`` for each of the outputs."""
     batched = len(columns) > 1
     deltas = torch.autograd.grad(
         z,
@@ -251,10 +284,17 @@ def _pull(z: Tensor, calls: list[Call], columns: Tensor) -> Iterator[tuple[Call,
         is_grads_batched=batched,
         allow_unused=True,
     )
-    for call, delta in zip(calls, deltas, strict=True):
-        if delta is None:
-            # What the loss does not see has no curvature.
-            shape = (len(columns), *call.output.shape)
-            yield call, torch.zeros(shape, dtype=z.dtype, device=z.device)
-        else:
-            yield call, at_least_float32(delta if batched else delta.unsqueeze(0))
+    # What the loss does not see has no curvature.
+    return [
+        output.new_zeros(len(columns), *output.shape)
+        if delta is None
+        else (delta if batched else delta.unsqueeze(0))
+        for output, delta in zip(outputs, deltas, strict=True)
+    ]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """``[c, n, …]`` from some columns each; a sample's columns lie together."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([part.transpose(0, 1) for part in parts], 1).transpose(0, 1)

@@ -2,8 +2,9 @@
 
 For a cotangent δ at an operator's output the gradient of sample i is ``G_i = Σ_t δ_it a_itᵀ``, with
 ``a`` the (unfolded) input and t running over the positions at which the weight is applied. Its
-squared norm is ``⟨A_i, D_i⟩`` with the Gram matrices ``A = aᵀa`` and ``D = δᵀδ`` over positions,
-which is the smaller computation where there are few positions.
+squared norm is ``Σ_tt' A_tt' ⟨δ_t, δ_t'⟩`` with the Gram matrix ``A_tt' = ⟨a_t, a_t'⟩``, which is
+the smaller computation where there are few positions. All columns share ``a``, and are rows of one
+matrix product with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatmeter.curvature.capture import Call
+
+#: Most numbers formed at once of a few samples: what stays in a processor's caches is quickest.
+FORMED = {"cpu": 2**20, "cuda": 2**27}
+#: In float32 a norm below this has lost digits, for its square leaves the range of numbers.
+SMALLEST = 1e-15
 
 
 def squared_norms(call: Call, deltas: Tensor) -> dict[str, Tensor]:
@@ -36,7 +42,7 @@ def squared_norms(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     out = {}
     if call.weight is not None:
         if call.kind in ("linear", "conv"):
-            out[call.weight] = _factored_norms(*factors(call, deltas))
+            out[call.weight] = _factored_norms(call, deltas)
         elif call.kind == "embedding":
             out[call.weight] = _embedding_norms(call, deltas)
         else:
@@ -96,16 +102,29 @@ def squared_gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     # One sample at a time: a sample's gradients are as large as the parameters.
     for i in range(deltas.shape[1]):
-        for name, grad in gradients(_only(call, i), deltas[:, i : i + 1]).items():
+        rows = slice(i, i + 1)
+        for name, grad in gradients(_some(call, rows), deltas[:, rows]).items():
             total = grad.double().square().sum((0, 1))
             totals[name] = totals[name] + total if name in totals else total
     return totals
 
 
 def _sum_squares(grad: Tensor) -> Tensor:
-    """``[c, n, …] -> [c, n]``, in float64 without a copy of the tensor in float64."""
-    norms: Tensor = torch.linalg.vector_norm(grad.flatten(2), dim=-1, dtype=torch.float64)
-    return norms.square()
+    """``[c, n, …] -> [c, n]`` in float64, without a copy of the tensor in float64."""
+    flat = grad.flatten(2)
+    if grad.device.type != "cpu":
+        norms: Tensor = torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64)
+        return norms.square()
+    # There the dtype would cost a copy.
+    norms = torch.linalg.vector_norm(flat, dim=-1)
+    if _underflown(norms, SMALLEST, flat.dtype):
+        norms = torch.linalg.vector_norm(flat.double(), dim=-1)
+    return norms.double().square()
+
+
+def _underflown(values: Tensor, smallest: float, dtype: torch.dtype) -> bool:
+    """Computed in few digits, and so small that they may have been lost."""
+    return dtype != torch.float64 and bool(values.numel()) and float(values.max()) < smallest
 
 
 def factors(call: Call, deltas: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,18 +180,36 @@ def _padding(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -
     return [side for pair in reversed(sides) for side in pair]
 
 
-def _factored_norms(a: Tensor, d: Tensor) -> Tensor:
-    """Σ over groups of ``‖Σ_t δ_t a_tᵀ‖²``, as ``[c, n]`` in float64."""
-    positions, width = a.shape[2], a.shape[3] * d.shape[-1]
-    if positions == 1:
-        norms = _sum_squares(d.flatten(1, 2)) * _sum_squares(a.flatten(0, 1)[None])
-        return norms.reshape(len(d), *a.shape[:2]).sum(-1)
-    if positions * positions < width:
-        gram = a @ a.transpose(-1, -2)
-        product = (d @ d.transpose(-1, -2)) * gram
-        return product.sum((-1, -2, -3), dtype=torch.float64)
-    grad = d.transpose(-1, -2) @ a
-    return grad.square().sum((-1, -2, -3), dtype=torch.float64)
+def _factored_norms(call: Call, deltas: Tensor) -> Tensor:
+    """Squared norms ``[c, n]`` for a layer's weight, a few samples at a time."""
+    weight = call.arguments["weight"]
+    inputs, outputs = weight[0].numel(), len(deltas) * weight.shape[0]
+    positions = deltas[0, 0].numel() // weight.shape[0]
+    # Inputs at every position, cotangents, and what is made of both.
+    formed = positions * (inputs * call.arguments.get("groups", 1) + outputs)
+    formed += min(positions**2, outputs * inputs)
+    size = max(1, FORMED.get(deltas.device.type, FORMED["cuda"]) // formed)
+    parts = [
+        _position_norms(*factors(_some(call, rows), deltas[:, rows]))
+        for rows in (slice(i, i + size) for i in range(0, deltas.shape[1], size))
+    ]
+    return torch.cat(parts, 1)
+
+
+def _position_norms(a: Tensor, d: Tensor) -> Tensor:
+    """Σ over groups of ``‖Σ_t δ_t a_tᵀ‖²``, as ``[c, n]`` in float64.
+
+    By whichever takes fewer multiplications: the gradients, or the Gram matrix of positions.
+    """
+    c, n, g, positions, width = d.shape
+    rows = d.permute(1, 2, 0, 4, 3).reshape(n, g, c * width, positions)
+    if positions * (a.shape[-1] + c * width) < c * width * a.shape[-1]:
+        spread = (rows @ (a @ a.transpose(-1, -2))).reshape(n, g, c, -1)
+        norms: Tensor = torch.linalg.vecdot(spread, rows.reshape(n, g, c, -1)).double().sum(1).T
+        if not _underflown(norms, SMALLEST**2, d.dtype):
+            return norms
+    grads = (rows @ a).reshape(n, g, c, -1)
+    return _sum_squares(grads.transpose(1, 2)).T
 
 
 def _formed_norms(call: Call, deltas: Tensor) -> Tensor:
@@ -180,15 +217,15 @@ def _formed_norms(call: Call, deltas: Tensor) -> Tensor:
     if call.kind != "other_conv":
         return _sum_squares(_norm_weight(call, deltas))
     norms = [
-        _sum_squares(_convolution_weight(_only(call, i), deltas[:, i : i + 1]))
+        _sum_squares(_convolution_weight(_some(call, slice(i, i + 1)), deltas[:, i : i + 1]))
         for i in range(deltas.shape[1])
     ]
     return torch.cat(norms, 1)
 
 
-def _only(call: Call, i: int) -> Call:
-    """The call with the input of one sample."""
-    return replace(call, arguments={**call.arguments, "input": call.input[i : i + 1]})
+def _some(call: Call, rows: slice) -> Call:
+    """The call with the input of some samples."""
+    return replace(call, arguments={**call.arguments, "input": call.arguments["input"][rows]})
 
 
 def _convolution_weight(call: Call, deltas: Tensor) -> Tensor:

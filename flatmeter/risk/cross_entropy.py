@@ -101,18 +101,30 @@ class CrossEntropy(Loss):
 
     def factor(self, z: Tensor, y: Tensor, columns: range) -> Tensor:
         """Columns of the factor without cancellation (classes but the largest, per position)."""
-        q, c = _stable_softmax(_class_last(z))
-        q_c = q.gather(-1, c)
-        root = self.curvature_weights(y).sqrt().to(z.dtype).unsqueeze(-1)
-        out = []
-        for column in columns:
-            position, k = divmod(column, z.shape[1] - 1)
-            k_index = torch.full_like(c, k) + (c <= k)  # the k-th class that is not c
-            q_k = q.gather(-1, k_index)
-            s = -q * q * q_k / (1 + q_c)
-            s = s.scatter_add(-1, k_index, q_k).scatter(-1, c, -q_c * q_k)
-            out.append(_only_position(s * root, position).movedim(-1, 1))
-        return torch.stack(out)
+        logits = _class_last(z)
+        n, classes, count = len(z), z.shape[1], len(columns)
+        wanted = torch.tensor(columns, device=z.device)
+        position = torch.div(wanted, classes - 1, rounding_mode="floor")
+        q, c = _stable_softmax(logits)
+        root = self.curvature_weights(y).sqrt().to(z.dtype)
+        # For each column the one position where it is not zero: [c, n, K].
+        q, c, root = (
+            t.reshape(n, -1, width).transpose(0, 1)
+            for t, width in ((q, classes), (c, 1), (root, 1))
+        )
+        if len(q) > 1:
+            q, c, root = q[position], c[position], root[position]
+        k = (wanted % (classes - 1)).reshape(-1, 1, 1)
+        k = k + (c <= k)  # the k-th class that is not c
+        q_c, q_k = q.gather(-1, c), q.expand(count, -1, -1).gather(-1, k)
+        rows = (q * q * root).neg() * (q_k / (1 + q_c))
+        rows.scatter_add_(-1, k, q_k * root)
+        rows.scatter_(-1, c.expand(count, -1, -1), -(q_c * root) * q_k)
+        if _positions(z) == 1:
+            return rows.reshape(count, *logits.shape).movedim(-1, 2)
+        out = z.new_zeros(count, n, _positions(z), classes)
+        out[torch.arange(count, device=z.device), :, position] = rows
+        return out.reshape(count, *logits.shape).movedim(-1, 2)
 
     def probe(self, z: Tensor, y: Tensor, signs: Tensor) -> Tensor:
         """``S ε`` in O(K): ``s_j = q_j ε_j (1 − p_j) − p_j Σ_{i≠j} q_i ε_i``, S of size K × K."""
@@ -175,13 +187,3 @@ def _why_labels(low: int, high: int, outputs: int) -> str:
 def _positions(z: Tensor) -> int:
     """Number of positions (tokens, pixels) of a sample of logits ``[n, K, …]``."""
     return int(z[0, 0].numel())
-
-
-def _only_position(s: Tensor, position: int) -> Tensor:
-    """``[n, …, K]`` with all positions but one set to zero."""
-    if s.dim() == 2:
-        return s
-    flat = s.reshape(s.shape[0], -1, s.shape[-1])
-    kept = torch.zeros_like(flat)
-    kept[:, position] = flat[:, position]
-    return kept.reshape(s.shape)

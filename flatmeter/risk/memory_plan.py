@@ -20,6 +20,8 @@ leave its caches."""
 SHARE = 0.25
 """Part of the free memory that products may take; bases of vectors take more of it."""
 
+COTANGENTS = {"cpu": 2**29, "cuda": 2**33}
+"""Bytes of cotangents beyond which more columns at a time are no faster."""
 
 TOGETHER = 4
 """Vectors that run together against a micro-batch of that size; more take memory and no less time.
@@ -41,6 +43,7 @@ class MemoryPlan:
         self._measure, self._device, self._sharing = measure, device, sharing
         self._most_vectors: int | None = None
         self._keeps = True
+        self._most_columns: int | None = None
 
     @cached_property
     def budget(self) -> int:
@@ -87,3 +90,20 @@ class MemoryPlan:
             return True
         self._keeps = False
         return kept
+
+    def columns_at_once(self, bytes_each: int, count: int) -> int:
+        """How many of ``count`` columns of the loss's curvature may run back together.
+
+        Args:
+            bytes_each: what a column takes.
+            count: columns that there are.
+        """
+        most = min(COTANGENTS.get(self._device.type, COTANGENTS["cuda"]), self.budget)
+        return max(1, min(count, most // max(1, bytes_each), self._most_columns or count))
+
+    def retreat_to(self, columns: int) -> bool:
+        """Take no more columns at once after memory ran out; whether that was possible."""
+        if columns < 1:
+            return False
+        self._most_columns = columns
+        return True

@@ -147,3 +147,13 @@ def test_products_stay_within_the_plan_by_a_fifth(name, batch_size, make_risk):
     assert taken < 1.2 * planned
     # And it is no plan to ask for far more than is taken.
     assert planned < 1.6 * taken
+
+
+def test_columns_at_once_follow_the_room_and_a_retreat(free):
+    free(int(100 * 7 / SHARE))
+    taken = plan()
+    assert taken.columns_at_once(100, 9) == 7
+    assert taken.columns_at_once(1000, 9) == 1
+    assert taken.retreat_to(3)
+    assert taken.columns_at_once(100, 9) == 3
+    assert not taken.retreat_to(0)
