@@ -6,8 +6,10 @@ Where the network's outputs are the layer's, the curvature of the loss in them i
     squared error, binary cross-entropy   A diagonal
 
 so that one forward pass gives ``w_·tᵀ A w_·t`` for every feature t, without differentiating. For
-cross-entropy that is the variance of a column of W under p, here taken about the most likely class,
-which loses no digits for a confident network. A position of a sequence is a sample of its own.
+cross-entropy that is the variance of a column of W under p. With few classes it is summed over
+their pairs, ``Σ_{c<e} ω p_c p_e (w_ct − w_et)²``, of which only ``p_c p_e`` is the sample's; with
+many it is taken about the most likely class. Neither loses digits for a confident network. A
+position of a sequence is a sample of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from flatmeter.risk.cross_entropy import CrossEntropy
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.risk.losses import BinaryCrossEntropy, MeanSquaredError
 
-#: Most probabilities held in float64 at once.
-CHUNK = 2**22
+#: Numbers held in float64 at once for each of a few samples' features: what stays in caches.
+CHUNK = 2**17
 
 _ELEMENTWISE = (MeanSquaredError, BinaryCrossEntropy)
 
@@ -72,7 +74,14 @@ class ClosedForm:
             self.weight = self.weight - self.weight.mean(0)
         m = view.columns
         self.moments = FeatureMoments(view, risk.dtype)
+        # Of features t and t': Σ_i φ_it² w_·t'ᵀ A_i w_·t'.
         self.pairs = self.weight.new_zeros(m, m)
+        d = view.rows
+        self.by_class_pairs = isinstance(risk.loss, CrossEntropy) and d * (d - 1) // 2 < m
+        first, second = torch.triu_indices(d, d, 1, device=self.weight.device)
+        if self.by_class_pairs:
+            self.first, self.second = first, second
+            self.joint = self.weight.new_zeros(m, len(first))
         self.hessian_trace = self.weight.new_zeros(())
         self.rows = RowBlocks(view, risk.n * view.positions, single=True)
 
@@ -83,6 +92,9 @@ class ClosedForm:
                 z, watch = watched(self.risk, x)
             self._add(call_of(watch, self.layer), z.double(), y)
             self.risk.cost.add(FORWARD * len(x) / self.risk.held)
+        if self.by_class_pairs:
+            gaps = self.weight[self.first] - self.weight[self.second]
+            self.pairs = self.joint @ gaps.square()
         self.moments.add_up(self.risk.ranks)
         self.scales = Scales.of(self.moments, self.view)
         forward, inverse = self.scales.forward[0].square(), self.scales.inverse[0]
@@ -93,20 +105,33 @@ class ClosedForm:
 
     def _add(self, call: Call, z: Tensor, y: Tensor) -> None:
         features = self.view.inputs(call).reshape(-1, 1, 1, self.view.columns)
-        self.moments.add(features[:, 0])
         rows, weights = self._rows(call, z, y)
-        size = max(1, CHUNK // self.view.rows)
+        diagonals = []
+        size = max(1, CHUNK // max(self.view.rows, self.view.columns))
         for a, part, w in zip(
             features.split(size), rows.split(size), weights.split(size), strict=True
         ):
-            if isinstance(self.risk.loss, CrossEntropy):
-                variance, diagonal = softmax_variances(part, self.weight, w)
-            else:
-                variance, diagonal = part @ self.weight.square(), part
+            self.moments.add(a[:, 0])
             squares = a[:, 0, 0].square()
-            self.pairs += squares.T @ variance
+            diagonal = self._add_products(squares, part, w)
             self.hessian_trace += squares.sum(1) @ diagonal.sum(1)
-            self.rows.add_factored(a, diagonal.unsqueeze(1))
+            diagonals.append(diagonal)
+        self.rows.add_factored(features, torch.cat(diagonals).unsqueeze(1))
+
+    def _add_products(self, squares: Tensor, part: Tensor, w: Tensor) -> Tensor:
+        """Add ``Σ_i φ_it² w_·t'ᵀ A_i w_·t'`` over some samples; the diagonals of their A."""
+        if self.by_class_pairs:
+            p = F.softmax(part, dim=1)
+            joint = w.unsqueeze(1) * p[:, self.first] * p[:, self.second]
+            self.joint += squares.T @ joint
+            diagonal = torch.zeros_like(p).index_add_(1, self.first, joint)
+            return diagonal.index_add_(1, self.second, joint)
+        if isinstance(self.risk.loss, CrossEntropy):
+            variance, diagonal = softmax_variances(part, self.weight, w)
+        else:
+            variance, diagonal = part @ self.weight.square(), part
+        self.pairs += squares.T @ variance
+        return diagonal
 
     def _rows(self, call: Call, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and sample weights, or the diagonal of Λ and ones."""
