@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from flatmeter.curvature.strategies import Apply, Curvature
+from flatmeter.errors import UsageError
+from flatmeter.out_of_memory import ran_out
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.strategy import STRATEGIES, Strategy, is_batched, mode_of
@@ -41,14 +43,27 @@ def choose(risk: EmpiricalRisk, curvature: Curvature, k: int) -> Strategy:
     """The strategy for products with blocks of ``k`` vectors.
 
     Reverse over reverse, vector by vector, unless another is clearly faster on some of the samples
-    and gives the same product on this very network.
+    and gives the same product on this very network and all its data. Forward derivatives do not
+    honour what backward ones do: ``torch.no_grad``, the padding of an embedding, the ``backward``
+    of a custom function.
 
     Args:
         risk: the empirical risk; its ``strategy`` is taken where it names one.
         curvature: the kind of matrix.
         k: vectors in a block.
+
+    Raises:
+        UsageError: the strategy that was named fails or gives another product.
     """
     if risk.strategy != "auto":
+        if not _gives_the_same(risk, curvature, risk.strategy):
+            raise UsageError(
+                f"the strategy {risk.strategy} does not give the product of reverse on this "
+                "network",
+                where="--strategy",
+                hint="its forward pass holds something that only backward derivatives know, such "
+                "as torch.no_grad; leave the option out",
+            )
         return risk.strategy
     if torch.are_deterministic_algorithms_enabled():
         return "reverse"
@@ -108,17 +123,49 @@ def _times(trial: _Trial, width: int, at_once: int, kept: bool) -> Times:
 
 
 def _gives_the_same(risk: EmpiricalRisk, curvature: Curvature, strategy: Strategy) -> bool:
-    """On this very network, the strategy gives the product of reverse over reverse."""
+    """The strategy gives the product of reverse over reverse, on all of this process's data."""
     if strategy == "reverse":
         return True
     known = _RIGHT.setdefault(risk.module, {})
-    key = (curvature.name, strategy)
+    key = (curvature.name, strategy, risk.loss.name, risk.n)
     if key not in known:
         try:
-            known[key] = _Trial.short(risk, curvature).agrees(strategy)
-        except Exception:
+            known[key] = _agree(risk, curvature, strategy)
+        except Exception as error:
+            if ran_out(error):
+                raise
             known[key] = False
     return known[key]
+
+
+def _agree(risk: EmpiricalRisk, curvature: Curvature, strategy: Strategy) -> bool:
+    """The products of every micro-batch agree, and the buffers are left alone.
+
+    Not counted in the cost, which is to be the same whatever clocks say.
+    """
+    V = _vectors(risk, 2 if is_batched(strategy) else 1)
+    own = risk.excerpt(risk.n, risk.dtype)
+    before = [b.clone() for b in own.module.buffers()]
+    off = scale = 0.0
+    for x, y in risk.batches():
+        plain, other = (_linearised(own, curvature, s, x, y) for s in ("reverse", strategy))
+        expected = torch.cat([plain(v[None], keep=True) for v in V]).double()
+        off += float((other(V, keep=False).double() - expected).square().sum())
+        scale += float(expected.square().sum())
+    untouched = all(map(torch.equal, before, own.module.buffers()))
+    return untouched and off <= torch.finfo(risk.dtype).eps * scale
+
+
+def _linearised(
+    risk: EmpiricalRisk, curvature: Curvature, strategy: Strategy, x: Tensor, y: Tensor
+) -> Apply:
+    point = risk.theta.clone().requires_grad_()
+    return curvature.linearise(mode_of(strategy), risk, point, x, y)
+
+
+def _vectors(risk: EmpiricalRisk, k: int) -> Tensor:
+    rows = torch.randn(k, risk.space.dim, generator=derived_generator(0, "strategy"))
+    return rows.to(risk.device, risk.dtype)
 
 
 class _Trial:
@@ -146,31 +193,14 @@ class _Trial:
 
     def seconds(self, strategy: Strategy, width: int, at_once: int, kept: bool) -> float:
         """For each vector of a block; with the share of building the graph where it is not kept."""
-        V = self._vectors(at_once if is_batched(strategy) else 1)
+        V = _vectors(self.risk, at_once if is_batched(strategy) else 1)
         build = 0.0 if kept else _shorter(lambda: self._build(strategy), self.risk.device)
         apply = self._build(strategy)
         taken = _shorter(lambda: apply(V, keep=True), self.risk.device)
         return taken / len(V) + build / width
 
-    def agrees(self, strategy: Strategy) -> bool:
-        """The products are those of reverse over reverse, and the buffers were left alone."""
-        V = self._vectors(2 if is_batched(strategy) else 1)
-        plain = self._build("reverse")
-        expected = torch.cat([plain(v[None], keep=True) for v in V]).double()
-        before = [b.clone() for b in self.risk.module.buffers()]
-        images = self._build(strategy)(V, keep=False).double()
-        untouched = all(map(torch.equal, before, self.risk.module.buffers()))
-        off = torch.linalg.vector_norm(images - expected)
-        scale = torch.linalg.vector_norm(expected)
-        return untouched and bool(off <= torch.finfo(self.risk.dtype).eps ** 0.5 * scale)
-
     def _build(self, strategy: Strategy) -> Apply:
-        point = self.risk.theta.clone().requires_grad_()
-        return self.curvature.linearise(mode_of(strategy), self.risk, point, self.x, self.y)
-
-    def _vectors(self, k: int) -> Tensor:
-        rows = torch.randn(k, self.risk.space.dim, generator=derived_generator(0, "strategy"))
-        return rows.to(self.risk.device, self.risk.dtype)
+        return _linearised(self.risk, self.curvature, strategy, self.x, self.y)
 
 
 def _shorter(work: Callable[[], object], device: torch.device) -> float:

@@ -95,12 +95,12 @@ class ClosedForm:
         if self.by_class_pairs:
             gaps = self.weight[self.first] - self.weight[self.second]
             self.pairs = self.joint @ gaps.square()
+        self.risk.ranks.sum(self.pairs, self.hessian_trace)
         self.moments.add_up(self.risk.ranks)
         self.scales = Scales.of(self.moments, self.view)
         forward, inverse = self.scales.forward[0].square(), self.scales.inverse[0]
         normalised = inverse @ self.pairs @ forward
         sums = torch.stack([self.pairs.sum(), normalised, self.hessian_trace])
-        self.risk.ranks.sum(sums)
         return sums / self.risk.normalizer
 
     def _add(self, call: Call, z: Tensor, y: Tensor) -> None:

@@ -33,15 +33,18 @@ MIN_GROUPS = 8
 
 
 def apart(estimate: Estimate, error: float, ends: Sequence[Estimate]) -> Estimate:
-    """An eigenvalue with its error from a sample of the data; without it where it is near zero.
+    """An eigenvalue with its error from a sample of the data, where first order tells it.
+
+    Not for one near zero, and not for a negative one: the smallest of a sample is biased downwards,
+    by more than its first-order error.
 
     Args:
         estimate: the eigenvalue.
         error: to first order.
         ends: of the spectrum.
     """
-    near = abs(estimate.value) < NEAR_ZERO * max(abs(end.value) for end in ends)
-    return estimate if near else estimate.of_sample(error)
+    least = NEAR_ZERO * max(abs(end.value) for end in ends)
+    return estimate if estimate.value < least else estimate.of_sample(error)
 
 
 class DataGroups:

@@ -42,6 +42,8 @@ class _Product:
     def matmat(self, V: Tensor) -> Tensor:
         """Apply to every row: ``[k, P] -> [k, P]``."""
         V = V.to(self.device, self.dtype)
+        if not len(V):
+            return V
         strategy = choose(self.risk, self.curvature, len(V))
         out = self._sum(strategy, V)
         self.risk.ranks.sum(out)
@@ -77,9 +79,10 @@ class _Product:
 
     def _graphs(self, mode: Mode, keep: bool) -> Iterator[Apply]:
         """One for each micro-batch."""
-        if self._kept and self._kept_mode == mode:
+        if keep and self._kept and self._kept_mode == mode:
             yield from self._kept
             return
+        # Also where another operator ran out of memory since.
         self._kept = []
         self.risk.cost.add(GRADIENT)
         point = self.flat.to(self.dtype).clone().requires_grad_()

@@ -71,7 +71,8 @@ class CrossEntropy(Loss):
 
     def _of_margins(self, z: Tensor, y: Tensor) -> Tensor:
         """By margins, whose derivatives lose no digits at a tiny loss."""
-        label = y.masked_fill(y == self.ignore_index, 0).unsqueeze(-1)
+        # Where the label does not count, the margins to the largest logit are finite.
+        label = torch.where(y == self.ignore_index, z.detach().argmax(1), y).unsqueeze(-1)
         losses = margin_loss(_class_last(z), label)
         return losses * self.sample_weights(y).to(z.dtype)
 

@@ -187,7 +187,10 @@ class EmpiricalRisk:
         other.n = len(other.data)
         other.normalizer = float(self.loss.count(other.data.targets))
         other.cost, other.ranks = Cost(), ALONE
-        other.strategy = _settled(self.strategy)
+        # To try strategies on a few samples would cost more than it gains; and what another dtype
+        # is compared with is to share no error with it.
+        if self.strategy == "auto" or dtype != self.dtype:
+            other.strategy = "reverse"
         wider = dtype.itemsize // self.dtype.itemsize
         if wider > 1:
             # It takes more room than the batch size was settled for.
@@ -196,6 +199,8 @@ class EmpiricalRisk:
 
     def part(self, index: Tensor) -> EmpiricalRisk:
         """The *sum* of the losses of some samples, without weight decay and with its own cost.
+
+        Not shared: every process has all of it.
 
         Args:
             index: ``[k]`` numbers of the samples; a whole batch where samples interact.
@@ -209,8 +214,9 @@ class EmpiricalRisk:
         )
         other._feed = Feed(other.data, self.device, self.dtype)
         other.n, other.normalizer, other.weight_decay = len(index), 1.0, 0.0
+        other.ranks = ALONE
         other._batch_size, other.cost = self.batch_size, Cost()
-        other.strategy = _settled(self.strategy)
+        other.strategy = "reverse"
         return other
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -319,8 +325,3 @@ class EmpiricalRisk:
         if self.weight_decay == 0.0:
             return 0.0
         return 0.5 * self.weight_decay * flat.detach().double().square().sum()
-
-
-def _settled(strategy: Strategy | Literal["auto"]) -> Strategy:
-    """The strategy on a few samples that are used a few times: to try others would cost more."""
-    return "reverse" if strategy == "auto" else strategy

@@ -18,7 +18,8 @@ from torch.autograd import Function
 def margin_loss(z: Tensor, label: Tensor) -> Tensor:
     """``log(1 + Σ_{j≠y} exp(z_j − z_y))`` of logits ``[…, K]`` and labels ``[…, 1]``: ``[…]``.
 
-    Differentiable as often as one likes, backwards and forwards.
+    Differentiable as often as one likes backwards, and forwards once, before or after that: PyTorch
+    takes the second of two forward derivatives of a custom function for zero.
     """
     losses: Tensor = _Loss.apply(z, label)  # type: ignore[no-untyped-call]
     return losses

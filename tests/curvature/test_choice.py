@@ -9,6 +9,7 @@ from torch import nn
 from flatmeter.curvature import choice
 from flatmeter.curvature.products import HessianOperator
 from flatmeter.curvature.strategies import GAUSS_NEWTON, HESSIAN
+from flatmeter.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +185,53 @@ def test_the_trial_leaves_cost_and_network_alone(make_risk):
     assert all(t > 0 for t in times.values())
     assert risk.cost.gradient_equivalents == 0
     assert all(torch.equal(before[n], b) for n, b in risk.module.state_dict().items())
+
+
+class Padded(nn.Module):
+    """A row of the embedding that backward derivatives hold fixed, in the last sample only."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(6, 4, padding_idx=0)
+        self.head = nn.Linear(4, 3)
+        with torch.no_grad():
+            self.words.weight[0] = 1.0
+
+    def forward(self, x):
+        return self.head(self.words(x).mean(1).tanh())
+
+
+@pytest.mark.parametrize("strategy", ["forward", "forward-batched"])
+def test_all_data_are_looked_at(strategy, quickest, make_risk, dense):
+    quickest(strategy)
+    torch.manual_seed(0)
+    x = torch.randint(1, 6, (200, 3))
+    y = torch.arange(200) % 3
+    V = torch.randn(4, Padded().words.weight.numel() + 15, dtype=torch.float64)
+    assert choice.choose(make_risk(Padded(), x, y), HESSIAN, 4) == strategy
+    x[-1] = 0
+    risk = make_risk(Padded(), x, y)
+    assert choice.choose(risk, HESSIAN, 4) == "reverse"
+    torch.testing.assert_close(HessianOperator(risk).matmat(V), V @ dense.hessian(risk))
+
+
+@pytest.mark.parametrize("kind", [Wrong, Counting])
+def test_a_strategy_that_is_named_and_wrong_is_refused(kind, make_risk):
+    risk = risk_of(make_risk, kind(), strategy="forward")
+    with pytest.raises(UsageError, match="does not give the product of reverse"):
+        HessianOperator(risk).matmat(torch.ones(1, risk.space.dim))
+
+
+def test_an_operator_goes_on_after_another_has_run_out_of_memory(make_risk):
+    risk = risk_of(make_risk, strategy="reverse")
+    operator = HessianOperator(risk)
+    V = torch.randn(2, risk.space.dim, dtype=torch.float64)
+    first = operator.matmat(V)
+    assert risk.memory.retreat(1, kept=True)
+    for _ in range(3):
+        torch.testing.assert_close(operator.matmat(V), first)
+
+
+def test_no_vector_has_no_image(make_risk):
+    risk = risk_of(make_risk)
+    assert HessianOperator(risk).matmat(torch.zeros(0, risk.space.dim)).shape[0] == 0

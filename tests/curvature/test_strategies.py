@@ -125,6 +125,8 @@ def test_fewer_vectors_are_taken_at_once_where_memory_runs_out(
 ):
     risk = make_risk(*NETS["gated"], strategy=strategy)
     operator = HessianOperator(risk)
+    operator.matmat(torch.ones(2, risk.space.dim))  # after which it is known to be right
+    operator = HessianOperator(risk)
     inner, seen = operator.curvature.linearise, []
 
     def scarce(self, mode, *more):

@@ -96,3 +96,12 @@ def test_infinite_margins():
     assert loss.tolist() == [0.0, 2000.0]
     (slope,) = torch.autograd.grad(loss.sum(), z)
     assert slope.tolist() == [[0.0, 0.0], [-1.0, 1.0]]
+
+
+def test_an_infinite_logit_at_an_ignored_position(make_risk):
+    from flatmeter.risk.cross_entropy import CrossEntropy
+
+    z = torch.tensor([[-torch.inf, 0.0, 1.0], [0.5, 1.0, 2.0]], dtype=torch.float64)
+    y = torch.tensor([-100, 1])
+    loss = CrossEntropy().per_sample(z, y)
+    torch.testing.assert_close(loss, F.cross_entropy(z, y, reduction="none"))
