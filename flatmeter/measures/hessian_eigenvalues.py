@@ -33,6 +33,9 @@ from flatmeter.spectral.ritz import attainable
 from flatmeter.spectral.spectrum import Spectrum
 
 
+_ONCE = "equal eigenvalues may be counted once"
+
+
 class Settings(MeasureSettings):
     """Options of the Hessian's eigenvalues."""
 
@@ -81,6 +84,7 @@ class HessianEigenvalues(Measure):
         first = {name: found[name] for name in self.quantities}
         return Measurement(
             quantities={**first, **found},
+            notes=(_ONCE,) if settings.k > 1 else (),
             state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
         )
 

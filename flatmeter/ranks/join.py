@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -61,6 +61,10 @@ def joined(place: Place, *, gpus: bool, timeout: float) -> Iterator[Ranks]:
     )
     try:
         yield ranks
+        if ranks.broken is None:
+            # gloo aborts a process whose neighbour is gone while it still ends a meeting.
+            with suppress(RuntimeError):
+                dist.barrier(dist.group.WORLD)
     finally:
         if ranks.broken is None:
             dist.destroy_process_group()

@@ -259,7 +259,8 @@ def exchangeable(sketch: Sketch, k: int, dim: int) -> tuple[Floats, float]:
     forms = sketch.forms[:k] - 2 * (X * R).sum(0) + (X * (H @ X)).sum(0)
     values: Floats = heads + (dim - k + 1) * forms / squares
     if k == dim:
-        return values, 0.0
+        # All are the trace itself; what they differ by is rounding.
+        return values, float(values.std())
 
     # The same with a second direction left out, for all pairs at once: rows j, columns i.
     sines = 1 - cosines**2
