@@ -118,7 +118,8 @@ def test_exact_once_the_sketch_spans_the_space(size: int) -> None:
     eigenvalues = np.linspace(-1.0, 2.0, size)
     found = xtrace(MatrixOperator(rotated(eigenvalues)), rtol=1e-12).estimate
     assert found.value == pytest.approx(eigenvalues.sum(), abs=1e-9)
-    assert (found.stderr, found.converged) == (0.0, True)
+    assert found.converged
+    assert found.stderr < 1e-9  # what is left is rounding
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 8])
