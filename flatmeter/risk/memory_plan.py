@@ -10,12 +10,12 @@ import torch
 from flatmeter.free_memory import free_memory
 from flatmeter.risk.appetite import Appetite
 
-LEAST_BATCH, MAX_BATCH = 32, 4096
+LEAST_BATCH, MAX_BATCH = 64, 4096
 """Samples of a micro-batch, where memory has room."""
 
-WORKING = {"cpu": 2**24, "cuda": 2**32}
-"""Bytes of graphs that keep a device busy; larger micro-batches are no faster on a CPU, for they
-leave its caches."""
+WORKING = {"cpu": 2**26, "cuda": 2**32}
+"""Bytes of graphs that keep a device busy; larger micro-batches are hardly faster, and take
+memory."""
 
 SHARE = 0.25
 """Part of the free memory that products may take; bases of vectors take more of it."""

@@ -58,8 +58,8 @@ def test_vectors_at_once_share_the_room(free):
 
 def test_few_vectors_keep_a_device_busy_with_a_large_batch(free):
     free(10**12)
-    assert plan(kept=2**16).vectors_at_once(batch=256, k=64) == memory_plan.TOGETHER
-    assert plan(kept=2**16).vectors_at_once(batch=16, k=64) == 64
+    assert plan(kept=2**18).vectors_at_once(batch=256, k=64) == memory_plan.TOGETHER
+    assert plan(kept=2**18).vectors_at_once(batch=16, k=64) == 64
 
 
 def test_a_retreat_halves_the_vectors_then_keeps_no_graph(free):
