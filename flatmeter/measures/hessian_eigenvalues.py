@@ -32,7 +32,6 @@ from flatmeter.spectral.lanczos import lanczos
 from flatmeter.spectral.ritz import attainable
 from flatmeter.spectral.spectrum import Spectrum
 
-
 _ONCE = "equal eigenvalues may be counted once"
 
 
