@@ -21,6 +21,7 @@ from flatmeter.curvature.trace_probes import (
 )
 from flatmeter.estimate import Estimate, Why, student_quantile
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.spectral.skewness import cautious_error
 from flatmeter.spectral.trace import CAUTION, MIN_PROBES
 
 Curvature = Literal["ggn", "hessian"]
@@ -67,14 +68,13 @@ class LayerTraces:
         """``Σ_l weights_l T_l`` with the error of the sum (blocks share their probes)."""
         w = np.asarray(weights, dtype=np.float64)
         used = self.probes[:, w != 0] @ w[w != 0]
-        variance = float(np.var(used, ddof=1)) / len(used) if len(used) > 1 else 0.0
+        error = float(cautious_error(used[:, None])[0]) if len(used) > 1 else 0.0
         if len(used) == 1 and used.any():
-            variance = float("inf")
+            error = float("inf")
         value, data = float(self.values @ w), self.data_error(w)
-        if variance == 0.0:
+        if error == 0.0:
             return replace(Estimate.of_exact(value), data_stderr=data)
         why = Why.INTERVAL if self.converged else Why.BUDGET
-        error = variance**0.5
         return Estimate(
             value, error, n=len(used), converged=self.converged, why=why, data_stderr=data
         )
@@ -231,7 +231,7 @@ class Target:
         """The half-width of the sum's interval is within the tolerance."""
         values = base + rows.mean(0)
         w = self.weights(values)
-        error = float((rows @ w).std(ddof=1)) / len(rows) ** 0.5
+        error = float(cautious_error((rows @ w)[:, None])[0])
         width = student_quantile(len(rows), self.confidence) * error
         # A stop on an interval that happens to be narrow would cover too seldom: few probes must
         # clear the tolerance by more.
