@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from flatmeter.cli.costs import columns, cost_table, memory_plan, size, span
-from flatmeter.cli.streams import complain, write_out
-from flatmeter.errors import ExitCode, FlatmeterError, UsageError
+from flatmeter.cli.each import with_each
+from flatmeter.cli.streams import write_out
+from flatmeter.errors import ExitCode, UsageError
 from flatmeter.pace import OPERATORS, PRODUCT_VECTORS, Pace
 from flatmeter.plan import Plan
 from flatmeter.results.record import SCHEMA_VERSION
@@ -40,20 +41,18 @@ def report(plan: Plan, paths: Sequence[Path], loader: Loader, form: str) -> Exit
     """
     if form not in ("table", "json"):
         raise UsageError(f"bench prints a table or json, not {form}", where="--format")
-    code, found = ExitCode.OK, []
-    for path in paths:
-        try:
-            subject = loader.load(path)
-            risk = Workbench(subject, plan).risk("eval")
-            pace = Pace.of(risk, BLOCKS, tuple(OPERATORS))
-        except FlatmeterError as error:
-            complain(f"{path}: {error}" if str(path) not in str(error) else str(error))
-            code = error.exit_code if len(paths) == 1 else ExitCode.FAILED
-            continue
+    found: list[dict[str, Any]] = []
+
+    def one(path: Path) -> None:
+        subject = loader.load(path)
+        risk = Workbench(subject, plan).risk("eval")
+        pace = Pace.of(risk, BLOCKS, tuple(OPERATORS))
         if form == "json":
             found.append(_entry(subject, plan, risk, pace))
         else:
             write_out(_text(subject, plan, risk, pace))
+
+    code = with_each(paths, one)
     if form == "json":
         content = {"schema_version": SCHEMA_VERSION, "checkpoints": found}
         write_out(json.dumps(content, indent=2) + "\n")

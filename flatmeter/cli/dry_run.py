@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flatmeter.cli.costs import cost_table, memory_plan, span
-from flatmeter.cli.streams import complain, write_out
-from flatmeter.errors import ExitCode, FlatmeterError
+from flatmeter.cli.each import with_each
+from flatmeter.cli.streams import write_out
+from flatmeter.errors import ExitCode
 from flatmeter.execution import Known
 from flatmeter.pace import Pace
 from flatmeter.plan import Plan
@@ -30,14 +31,7 @@ def describe(plan: Plan, paths: Sequence[Path], loader: Loader, known: Known | N
         ``FAILED`` where a checkpoint cannot be measured (told on stderr).
     """
     write_out(_measures(plan))
-    code = ExitCode.OK
-    for path in paths:
-        try:
-            write_out(_subject(loader.load(path), plan, known))
-        except FlatmeterError as error:
-            complain(f"{path}: {error}" if str(path) not in str(error) else str(error))
-            code = error.exit_code if len(paths) == 1 else ExitCode.FAILED
-    return code
+    return with_each(paths, lambda path: write_out(_subject(loader.load(path), plan, known)))
 
 
 def _measures(plan: Plan) -> str:

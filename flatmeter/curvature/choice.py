@@ -117,7 +117,7 @@ def _times(trial: _Trial, width: int, at_once: int, kept: bool) -> Times:
         try:
             found[strategy] = trial.seconds(strategy, width, at_once, kept)
         except Exception:
-            # Whatever the reason, others may do: the plain one is tried last, by the caller.
+            # Whatever the reason, others may do; without any the caller takes the plain one.
             continue
     return found
 
