@@ -1,4 +1,4 @@
-"""A private copy of a network, with dropout off and batch-norm in a settled mode."""
+"""A private copy of a network: dropout off, batch-norm in a settled mode, gradients dense."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ def private_copy(
             "from its factory, or remove tensors that carry a graph",
         ) from error
     clone = clone.to(device=device, dtype=dtype).eval()
+    for layer in clone.modules():
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+            # A sparse gradient is the same numbers, and cannot be differentiated once more.
+            layer.sparse = False
     if bn == "batch":
         for _, norm in batch_norms(clone):
             norm.running_mean = norm.running_var = norm.num_batches_tracked = None

@@ -173,7 +173,10 @@ def _check_derivatives(risk: EmpiricalRisk, x: Tensor, y: Tensor) -> Tensor:
         if ran_out(error):
             raise
         raise NotDifferentiable(
-            f"the loss has no gradient in the parameters: {_operator(error)}"
+            f"the loss has no gradient in the parameters: {_operator(error)}",
+            hint="call the embedding without sparse=True for measuring; its numbers are the same"
+            if "sparse" in str(error)
+            else None,
         ) from error
     if not torch.isfinite(total) or not torch.isfinite(g).all():
         raise_non_finite(risk)

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flatmeter.curvature.products import HessianOperator
 from flatmeter.errors import DataError, NotApplicable
 from flatmeter.risk.custom_loss import FunctionLoss
 from flatmeter.risk.evaluation import evaluate
+from flatmeter.risk.preflight import preflight
 
 
 def conv_net():
@@ -165,3 +167,25 @@ def test_statistics_of_one_sample_are_refused(make_risk):
     net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     with pytest.raises(NotApplicable, match="two samples"):
         make_risk(net, torch.randn(1, 4), torch.tensor([0]), bn="batch")
+
+
+def test_sparse_embeddings_are_measured_dense(make_risk, dense):
+    torch.manual_seed(0)
+
+    class Words(nn.Module):
+        def __init__(self, sparse):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(5, 3, sparse=sparse), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.head(torch.tanh(self.embed(x)).mean(1))
+
+    sparse, plain = Words(True), Words(False)
+    plain.load_state_dict(sparse.state_dict())
+    x, y = torch.randint(0, 5, (8, 4)), torch.arange(8) % 3
+    risk, expected = make_risk(sparse, x, y), make_risk(plain, x, y)
+    preflight(risk)
+    torch.testing.assert_close(risk.gradient(), expected.gradient(), rtol=0, atol=0)
+    V = torch.eye(risk.space.dim, dtype=torch.float64)
+    torch.testing.assert_close(HessianOperator(risk).matmat(V), dense.hessian(expected))
+    assert sparse.embed.sparse

@@ -204,3 +204,17 @@ def test_a_gradient_that_is_no_derivative_is_refused(make_risk):
     risk = make_risk(net, torch.randint(0, 5, (4, 2)), torch.tensor([0, 1, 2, 0]))
     with pytest.raises(FlatmeterError, match="scale_grad_by_freq"):
         preflight(risk)
+
+
+def test_a_sparse_gradient_is_refused_with_the_way_out(make_risk):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(5, 3))
+
+        def forward(self, x):
+            return F.embedding(x, self.weight, sparse=True).mean(1)
+
+    with pytest.raises(NotDifferentiable, match="sparse") as caught:
+        preflight(make_risk(Words(), torch.randint(0, 5, (9, 2)), Y))
+    assert "sparse=True" in caught.value.hint
