@@ -140,12 +140,13 @@ def restored(op: Operator, arrays: Mapping[str, np.ndarray]) -> Krylov:
 
 
 def _begun(op: Operator, capacity: int, seed: int, start: Tensor | None, block: int) -> Krylov:
-    if block == 1:
-        return Krylov(op, capacity, seed, start)
-    if start is not None:
+    if start is not None and block > 1:
         raise UsageError(
             "a block of vectors starts from random ones: give start or block, not both"
         )
+    # In one dimension a block is a single vector.
+    if min(block, op.dim) == 1:
+        return Krylov(op, capacity, seed, start)
     return BlockKrylov(op, capacity, seed, block)
 
 

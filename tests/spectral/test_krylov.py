@@ -90,6 +90,14 @@ def test_a_saved_run_that_suffices_costs_no_product() -> None:
     assert same(lanczos(op, krylov=saved), done)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_block_wider_than_the_space_is_restored(size) -> None:
+    op = rotated([3.0, -1.0][:size])
+    short = lanczos(op, block=3)
+    assert same(lanczos(op, krylov=through_a_file(op, short.krylov)), short)
+    assert short.largest.tolist() == pytest.approx([3.0])
+
+
 def test_another_dimension_is_refused() -> None:
     saved = lanczos(rotated(TRAINED)).krylov.arrays()
     with pytest.raises(UsageError, match="dimension 120, not 7"):
