@@ -68,6 +68,8 @@ def moved(call: Call, *values: Tensor) -> Tensor:
         call: the operator.
         values: one for each of its input nodes, shaped as the node's own value.
     """
+    if call.mutated:
+        values = tuple(v.clone() for v in values)  # repeated numbers cannot be changed in place
     by_node = dict(zip(call.node.all_input_nodes, values, strict=True))
 
     def put(argument: Any) -> Any:
