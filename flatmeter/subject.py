@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from flatmeter.checkpoint import fit, read
+from flatmeter.checkpoint import Checkpoint, fit, read
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import as_dataset, load_data
 from flatmeter.errors import UsageError
 from flatmeter.missing import missing
+from flatmeter.model.infer import Inference, infer
 from flatmeter.model.registry import LIBRARIES, build_model
 from flatmeter.own_code import source_hash
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
@@ -27,6 +28,25 @@ from flatmeter.words import project_words, settle, sidecar, which_weights
 
 DataSpec = str | Dataset | tuple[Tensor, Tensor] | torch.utils.data.Dataset[Any]
 LossSpec = str | Mapping[str, Any] | Loss | Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint in its network, without data.
+
+    Args:
+        checkpoint: what was read.
+        model: with these weights.
+        words: what is said of the checkpoint, by whomever, and whose word counts.
+        recipe: the model's name and arguments, as far as they are known.
+        notes: what reading the checkpoint had to say.
+    """
+
+    checkpoint: Checkpoint
+    model: nn.Module
+    words: Mapping[str, Any]
+    recipe: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,11 @@ class Subject:
     sha256: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        numbers = sum(p.numel() for p in self.model.parameters())
+        network = f"{type(self.model).__name__} of {numbers:,} parameters"
+        return f"Subject({self.name!r}: {network}, {self.data!r}, {self.loss.name})"
 
     @property
     def has_batch_norm(self) -> bool:
@@ -144,33 +169,46 @@ class Loader:
 
     def load(self, path: str | Path) -> Subject:
         """The subject of one checkpoint; raises what :func:`load` raises."""
+        network = self.network(path, data=True)
+        data = self._dataset(network.words)
+        loss, said = settle_loss(network.words.get("loss"), data, where=str(path))
+        if isinstance(loss, FunctionLoss):
+            network.recipe["loss_source"] = source_hash(loss.spec)
+        return Subject(
+            name=str(path),
+            model=network.model,
+            data=data,
+            loss=loss,
+            sha256=network.checkpoint.sha256,
+            recipe=network.recipe,
+            notes=(*network.notes, *said),
+        )
+
+    def network(self, path: str | Path, *, data: bool = False) -> Network:
+        """The network of one checkpoint, for which nobody need say what it learnt from.
+
+        Args:
+            path: of the checkpoint.
+            data: refuse it where nobody says that either.
+
+        Raises:
+            FlatmeterError: what :func:`load` raises, but for data and losses.
+        """
         path = Path(path)
         beside = sidecar(path)
         key, ema = which_weights([self.given, beside, self.project], str(path))
         checkpoint = read(path, key=key, ema=ema)
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
-        lacking = [name for name in ("model", "data") if words[name] is None]
-        if words["loss"] is None and own.get("loss"):
+        lacking = [n for n in ("model", *(["data"] if data else [])) if words[n] is None]
+        if data and words["loss"] is None and own.get("loss"):
             lacking.append("loss")
         if lacking:
             raise missing(checkpoint, lacking)
-        network, recipe = self._model(words)
+        model, recipe = self._model(words)
         recipe["key"] = checkpoint.key if key or ema else None
-        notes = fit(network, checkpoint)
-        data = self._dataset(words)
-        loss, said = settle_loss(words.get("loss"), data, where=str(path))
-        if isinstance(loss, FunctionLoss):
-            recipe["loss_source"] = source_hash(loss.spec)
-        return Subject(
-            name=str(path),
-            model=network,
-            data=data,
-            loss=loss,
-            sha256=checkpoint.sha256,
-            recipe=recipe,
-            notes=(*checkpoint.notes, *notes, *said),
-        )
+        notes = (*checkpoint.notes, *fit(model, checkpoint))
+        return Network(checkpoint, model, words, recipe, notes)
 
     @staticmethod
     def _model(words: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -190,6 +228,36 @@ class Loader:
         if self._data is None or self._data[0] != spec:
             self._data = spec, load_data(spec, samples=self.samples, seed=self.seed)
         return self._data[1]
+
+
+def settle_model(words: dict[str, Any], checkpoint: Checkpoint) -> Inference | None:
+    """Where nothing names the network, what names and shapes say, filled in if it is certain.
+
+    Args:
+        words: what is said of the checkpoint; ``model`` and ``model_args`` are set.
+        checkpoint: what was read. Where it names a network itself, nothing else is inferred.
+
+    Raises:
+        CheckpointRefused: stripping the prefixes of wrappers would make two names one.
+    """
+    own = checkpoint.metadata
+    if words["model"] is not None or own.get("model"):
+        return None
+    says = own.get("stored", {}).get("arch")
+    inference = infer(
+        checkpoint.tensors, says=says if isinstance(says, str) else "", where=str(checkpoint.path)
+    )
+    if inference.chosen is not None:
+        words["model"] = inference.chosen.model
+        words["model_args"] = {**inference.chosen.args, **words["model_args"]}
+    return inference
+
+
+def recognised(inference: Inference | None) -> tuple[str, ...]:
+    """A note on the network that names and shapes told."""
+    if inference is None or inference.chosen is None:
+        return ()
+    return (f"the network is told by names and shapes: {inference.chosen}",)
 
 
 def settle_loss(spec: LossSpec | None, data: Dataset, where: str) -> tuple[Loss, tuple[str, ...]]:

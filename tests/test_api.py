@@ -148,3 +148,12 @@ def test_fewer_samples_of_a_loaded_subject(tmp_path):
     subject = flatmeter.load(path, loss="cross_entropy")
     results = flatmeter.measure(subject, "gradient_norm", samples=7)
     assert results.rows[0].n_data == 7
+
+
+def test_a_subject_tells_what_it_is_in_one_line(net, data, tmp_path):
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    subject = flatmeter.load(tmp_path / "net.pt", model=net, data=data, samples=7)
+    assert repr(subject) == (
+        f"Subject('{tmp_path}/net.pt': Sequential of 53 parameters, "
+        "Dataset('data': inputs float32 [7, 4], targets int64 [7]), cross_entropy)"
+    )

@@ -37,7 +37,8 @@ def show(context: click.Context, /, files: tuple[Path, ...], **flags: Any) -> No
             f"{key.partition('.')[2]}: {found.origins[key]}" for key in nested
         )
         lines.append((f"{name}: {json.dumps(value)}", origin or "default"))
-    width = min(max(len(text) for text, _ in lines), 50)
+    # Origins stand in one column, but for those of values that are too long for it.
+    width = max(len(text) for text, _ in lines if len(text) <= 50)
     write_out("".join(f"{text:{width}}  # {origin}\n" for text, origin in lines))
 
 

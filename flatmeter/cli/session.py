@@ -293,5 +293,6 @@ def _spent(row: Row, reused: bool) -> str:
     if reused:
         return f"{row.checkpoint}: {row.measure}: from the results folder"
     cost = row.gradient_equivalents
-    work = "" if cost is None else f", {cost:.0f} gradients"
+    count = "" if cost is None else f"{cost:.0f}"
+    work = f", {count} gradient{'' if count == '1' else 's'}" if count else ""
     return f"{row.checkpoint}: {row.measure}: {row.status}, {row.seconds:.1f} s{work}"

@@ -58,6 +58,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __repr__(self) -> str:
+        inputs, targets = (f"{_dtype(t)} {[*t.shape]}" for t in (self.inputs, self.targets))
+        return f"Dataset({self.name!r}: inputs {inputs}, targets {targets})"
+
     @property
     def unseen(self) -> float:
         """Part of the source that these samples leave out; 0 where they are all there is."""

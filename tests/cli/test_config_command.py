@@ -18,6 +18,14 @@ def test_show_gives_every_value_with_its_origin(flatmeter, tmp_path, monkeypatch
     assert found['dtype: "float32"'] == "default"
 
 
+def test_show_lines_up_the_origins(flatmeter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long = "somewhere/" * 9
+    lines = flatmeter("config", "show", "--data", long)[1].splitlines()
+    columns = {line.index("# ") for line in lines if long not in line}
+    assert columns == {len("allow_unconverged: false  ")}
+
+
 def test_what_show_prints_is_a_file_of_settings(flatmeter, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = flatmeter("config", "show", "--rtol", "0.25", "--model-arg", "width=3")[1]

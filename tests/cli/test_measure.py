@@ -109,6 +109,13 @@ def test_a_value_that_did_not_converge(flatmeter, checkpoint, toys):
     assert flatmeter(*arguments, "--allow-unconverged")[0] == 0
 
 
+def test_verbose_tells_what_every_measure_cost(flatmeter, checkpoint):
+    code, _, err = flatmeter("measure", checkpoint, "-M", "gradient_norm,hessian_eigenvalues", "-v")
+    assert code == 0
+    assert re.search(r"gradient_norm: ok, [\d.]+ s, 1 gradient$", err, re.MULTILINE)
+    assert re.search(r"hessian_eigenvalues: ok, [\d.]+ s, \d+ gradients$", err, re.MULTILINE)
+
+
 def test_a_measure_that_does_not_apply_is_no_failure(flatmeter, checkpoint, toys):
     code, out, err = flatmeter("measure", checkpoint, "-M", _toy(toys, "Refusing"), "-q")
     assert code == 0
