@@ -37,7 +37,7 @@ class Workbench:
 
     def __init__(self, subject: Subject, plan: Plan) -> None:
         self.subject, self.plan = subject, plan
-        self.model = _with_fixed(subject.model, plan.params) if plan.params else subject.model
+        self.model = with_fixed(subject.model, plan.params) if plan.params else subject.model
         self.batch_size = plan.batch_size
         self._risks: dict[BNMode, EmpiricalRisk] = {}
         self._groups: dict[BNMode, SymmetryGroup] = {}
@@ -192,7 +192,7 @@ def _largest_batch(risk: EmpiricalRisk) -> int:
         return 1
 
 
-def _with_fixed(model: nn.Module, pattern: str) -> nn.Module:
+def with_fixed(model: nn.Module, pattern: str) -> nn.Module:
     """A copy of which only the parameters that match the pattern are trainable.
 
     Raises:
