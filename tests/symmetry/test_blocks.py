@@ -27,38 +27,34 @@ def euler_ratio(net, space, x, block):
     return float((w @ g).abs() / (w.norm() * g.norm()).clamp_min(1e-300))
 
 
-IMAGE = (4, 3, 8, 8)
-
-
 @pytest.mark.parametrize(
-    ("name", "shape", "expected"),
+    ("name", "expected"),
     [
         # The bias in front of the batch-norm is null and in no block.
         (
             "batch-norm, own",
-            IMAGE,
             [f"0.weight[{i}]" for i in range(4)] + [f"3.weight[{i}]" for i in range(5)],
         ),
-        ("group-norm", IMAGE, ["0.weight[0:2], 0.bias[0:2]", "0.weight[2:4], 0.bias[2:4]"]),
+        ("group-norm", ["0.weight[0:2], 0.bias[0:2]", "0.weight[2:4], 0.bias[2:4]"]),
         (
             "weight-norm",
-            (4, 4),
             [f"0.parametrizations.weight.original1[{i}]" for i in range(5)]
             + [f"2.parametrizations.weight.original1[{i}]" for i in range(3)],
         ),
-        ("pre-norm", (5, 3, 4), ["stem.weight, stem.bias, b.weight, b.bias"]),
-        ("batch-norm, stored", IMAGE, []),
-        ("mlp", (4, 4), []),
+        ("pre-norm", ["stem.weight, stem.bias, b.weight, b.bias"]),
+        ("swiglu", ["stem.weight, stem.bias, down.weight"]),
+        ("batch-norm, stored", []),
+        ("mlp", []),
     ],
 )
-def test_blocks_by_name(make, name, shape, expected):
-    net, x = make(name), torch.randn(shape).double()
-    blocks, space = blocks_of(net, x)
+def test_blocks_by_name(found, name, expected):
+    known = found(name)
+    blocks = scale_invariant_blocks(known.group, known.space)
     assert [b.name for b in blocks] == expected
     entries = torch.cat([b.indices for b in blocks]) if blocks else torch.zeros(0)
     assert len(torch.unique(entries)) == len(entries)
     for block in blocks:
-        assert euler_ratio(net, space, x, block.indices) < 1e-10
+        assert euler_ratio(known.net, known.space, known.x, block.indices) < 1e-10
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 from scipy.optimize import minimize as scipy_minimize
 from scipy.sparse import csr_matrix
+from scipy.special import logsumexp, softmax
 
 from flatmeter.symmetry.minimise import minimise
 
@@ -37,21 +39,6 @@ def test_two_layers_with_biases_and_the_oracle():
     assert found.value == pytest.approx(2.436977475524, rel=1e-11)
     assert np.exp(found.log_scales[0]) == pytest.approx(1.659837090306, rel=1e-9)
     assert found.iterations <= 12
-
-
-def test_against_a_general_optimiser():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        E = rng.integers(-1, 2, (9, 3)).astype(float)
-        E = np.vstack([E, -E[:3]])  # every direction raises something
-        T = rng.uniform(0.1, 10, 12)
-        reference = scipy_minimize(
-            lambda u, T=T, E=E: np.log(np.sum(T * np.exp(-2 * E @ u))), np.zeros(3), tol=1e-14
-        )
-        found = minimise(T, E)
-        if found.attained:
-            assert found.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
-        assert found.value <= np.exp(reference.fun) * (1 + 1e-9)
 
 
 def test_rescaled_weights_give_the_same_minimum():
@@ -117,3 +104,58 @@ def test_a_large_sparse_problem():
     T = 10.0 ** rng.uniform(-1, 1, depth)
     found = minimise(T, E)
     assert found.value == pytest.approx(depth * np.exp(np.log(T).mean()), rel=1e-6)
+
+
+def instance(seed):
+    """Small integers in E, weights over twelve decades, some of them zero."""
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(2, 14)), int(rng.integers(1, 6))
+    E = rng.integers(-2, 3, (n, d)) * (rng.random((n, d)) < 0.6)
+    T = 10.0 ** rng.uniform(-6, 6, n) * (rng.random(n) < 0.9)
+    return T, E.astype(float)
+
+
+def can_fall(T, E, term):
+    """Some direction lowers this term and raises none: one linear programme for one term."""
+    live = E[T > 0]
+    bounds = [(-1, 1)] * E.shape[1]
+    found = linprog(-E[term], A_ub=-live, b_ub=np.zeros(len(live)), bounds=bounds)
+    return -found.fun > 1e-6
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_bound_from_below_proves_the_infimum(seed):
+    """For shares p with ``Eᵀp = 0`` no u gives less than ``exp Σ p log(T/p)`` (Gibbs)."""
+    T, E = instance(seed)
+    found = minimise(T, E)
+    falling = [j for j in range(len(T)) if T[j] > 0 and can_fall(T, E, j)]
+    assert list(found.dropped) == falling
+    assert found.attained == (not falling)
+    kept = [j for j in range(len(T)) if T[j] > 0 and j not in falling]
+    if not kept:
+        assert found.value == 0
+        return
+    p = T[kept] * np.exp(-2 * found.log_scales[kept])
+    assert p.sum() == pytest.approx(found.value, rel=1e-13)
+    p /= p.sum()
+    # Shares are exponentials of log-scales up to 30, which rounds them by 1e-14.
+    assert np.abs(E[kept].T @ p).max() == pytest.approx(found.gradient_norm, abs=1e-13)
+    assert found.gradient_norm <= 1e-11
+    assert np.exp(p @ np.log(T[kept] / p)) == pytest.approx(found.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_general_optimiser_finds_the_same(seed):
+    T, E = instance(seed)
+    E, T = np.vstack([E, -E]), np.tile(T + 1e-3, 2)  # every direction raises something
+
+    def loss(u):
+        terms = np.log(T) - 2 * E @ u
+        return logsumexp(terms), -2 * E.T @ softmax(terms)
+
+    start = np.zeros(E.shape[1])
+    reference = scipy_minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-10})
+    found = minimise(T, E)
+    assert found.attained
+    assert found.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
+    assert found.value <= np.exp(reference.fun) * (1 + 1e-12)
