@@ -32,7 +32,7 @@ SHAPE = _names(
 CASTS = _names("to _to_copy type_as float double half bfloat16")
 """Change the type of numbers."""
 
-POINTWISE = _names("abs relu leaky_relu neg prelu")
+POINTWISE = _names("abs relu leaky_relu neg prelu tril triu")
 """Homogeneous of degree one, number by number."""
 
 POOLING = _names(
@@ -72,6 +72,9 @@ NORMS = _names("layer_norm group_norm rms_norm instance_norm batch_norm")
 DROPOUTS = _names("dropout feature_dropout alpha_dropout feature_alpha_dropout rrelu")
 """The identity, or leaky_relu, outside training."""
 
+RECURRENT = _names("rnn_relu rnn_tanh lstm gru")
+CELLS = _names("rnn_relu_cell rnn_tanh_cell lstm_cell gru_cell")
+
 WEIGHTS = _names("embedding embedding_bag scaled_dot_product_attention _weight_norm")
 """Each with a law of its own."""
 
@@ -80,6 +83,9 @@ ZEROS = _names("zeros zeros_like new_zeros empty empty_like new_empty")
 
 INVARIANT = _names("argmax argmin argsort sign getitem")
 """The same for any common scale of the input; getitem where it takes indices."""
+
+COMPARISONS = _names("gt ge lt le eq ne greater greater_equal less less_equal not_equal")
+"""The same for any common scale of both sides, and zero has every scale."""
 
 IGNORED = _names(
     """
@@ -94,16 +100,20 @@ FIXING = _names(
     gelu silu sigmoid tanh hardtanh hardsigmoid hardswish relu6 softmax _softmax log_softmax
     _log_softmax softplus elu selu celu mish glu log_sigmoid logsigmoid hardshrink softshrink
     tanhshrink erf exp expm1 log log1p log2 sin cos atan floor ceil round clamp clamp_min clamp_max
-    threshold pow var gt ge lt le eq ne logical_and logical_or logical_not logical_xor bitwise_and
+    threshold pow logical_and logical_or logical_not logical_xor bitwise_and
     bitwise_or bitwise_not isnan isinf isfinite nan_to_num any all ones ones_like new_ones full
     full_like new_full arange linspace scalar_tensor eye fill fill_diagonal masked_fill
-    pad constant_pad_nd div one_hot lstm gru lstm_cell gru_cell rnn_tanh rnn_tanh_cell
+    pad constant_pad_nd div one_hot linalg_householder_product
+    linalg_matrix_exp cross cdist
     """
 )
 """Known not to commute with scaling, at least with the arguments that reach the last rule."""
 
-POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
+POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0, "var": 2.0}
 """Homogeneous of another degree."""
+
+MOMENTS = {"var_mean": (2.0, 1.0), "std_mean": (1.0, 1.0)}
+"""Degrees of each output."""
 
 KNOWN = (
     SHAPE
@@ -118,12 +128,16 @@ KNOWN = (
     | AFFINE
     | NORMS
     | DROPOUTS
+    | RECURRENT
+    | CELLS
     | WEIGHTS
     | ZEROS
     | INVARIANT
+    | COMPARISONS
     | IGNORED
     | FIXING
     | frozenset(POWERS)
+    | frozenset(MOMENTS)
 )
 
 

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from fractions import Fraction
 
+from torch import Tensor
 from torch.fx import Node
 
 from flatmeter.symmetry import operators as known
 from flatmeter.symmetry.export import Call, Graph, is_scaled, nodes_of
 from flatmeter.symmetry.null import null_biases
+from flatmeter.symmetry.recurrent import cell, recurrent
 from flatmeter.symmetry.system import ZERO, System
+from flatmeter.symmetry.written_eps import adds_eps
 
 Rule = Callable[["Equations", Call], None]
 
@@ -29,6 +32,7 @@ class Equations:
             only approximately a symmetry.
         null: biases that change nothing, and so may have any scale.
         unknown: operators without a rule, with how often each occurs.
+        parts: unknowns of the outputs of an operator whose outputs do not scale alike.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -37,6 +41,7 @@ class Equations:
         self.system = System()
         self.normalised: list[Hashable] = []
         self.unknown: Counter[str] = Counter()
+        self.parts: dict[tuple[Node, int], Hashable] = {}
         for call in graph.calls:
             self._add(call)
         self.system.zero(self.of(node) for node in graph.outputs)
@@ -47,7 +52,7 @@ class Equations:
             return ZERO
         if value in self.graph.parameters:
             return self.graph.parameters[value]
-        return ZERO if value.op != "call_function" else value
+        return ZERO if value.op != "call_function" and not _is_empty(value) else value
 
     def _add(self, call: Call) -> None:
         if call.name in known.IGNORED:
@@ -72,10 +77,20 @@ class Equations:
         self.system.zero(self.of(n) for n in call.node.all_input_nodes if n not in nodes)
 
 
+def _is_empty(node: Node) -> bool:
+    """No number that could have a scale: a cache before the first token."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and any(isinstance(n, int) and n == 0 for n in value.shape)
+
+
 def _rule(call: Call) -> Rule | None:
     """The law of an operator with these arguments, ``None`` where it has none."""
+    if call.name in known.COMPARISONS:
+        return _comparison
     if not is_scaled(call.node):
         return _invariant if call.name in known.INVARIANT else None
+    if adds_eps(call):
+        return _eps
     if known.is_pointwise(call) or known.is_padding(call) or known.is_norm_of_numbers(call):
         return _unary
     return next((rule for names, rule in _RULES if call.name in names), None)
@@ -97,6 +112,43 @@ def _same(equations: Equations, call: Call) -> None:
 def _unary(equations: Equations, call: Call) -> None:
     equations.system.equal([equations.of(call.node), equations.of(call["self"] or call["input"])])
     equations.rest(call, "self", "input")
+
+
+def _comparison(equations: Equations, call: Call) -> None:
+    """Which of two is larger stays if both scale alike; zero has every scale."""
+    sides = [call["self"], call["other"]]
+    equations.system.equal(equations.of(x) for x in sides if isinstance(x, Node) or x != 0)
+
+
+def _eps(equations: Equations, call: Call) -> None:
+    """What is kept from zero goes on as it is, approximately."""
+    _unary(equations, call)
+    equations.normalised.append(equations.of(call.node))
+
+
+def _part(equations: Equations, call: Call) -> None:
+    """One of several outputs: of a shape operator all scale alike."""
+    source: Node = call["self"]
+    whole = equations.of(source)
+    own = equations.parts.get((source, call["index"]), whole)
+    equations.system.equal([equations.of(call.node), own])
+
+
+def _select(equations: Equations, call: Call) -> None:
+    """Of the last states of a recurrent layer a row is one layer's; else as the rest."""
+    own = equations.parts.get((call.node, 0))
+    if own is None:
+        _same(equations, call)
+    else:
+        equations.system.equal([equations.of(call.node), own])
+
+
+def _moments(equations: Equations, call: Call) -> None:
+    """Variance and mean at once."""
+    source = equations.of(call["self"])
+    for i, degree in enumerate(known.MOMENTS[call.name]):
+        equations.parts[call.node, i] = (call.node, i)
+        equations.system.total([(source, Fraction(degree)), ((call.node, i), -1)])
 
 
 def _joint(equations: Equations, call: Call) -> None:
@@ -192,6 +244,10 @@ def _invariant(equations: Equations, call: Call) -> None:
 
 
 _RULES: tuple[tuple[frozenset[str], Rule], ...] = (
+    (frozenset({"getitem"}), _part),
+    (frozenset({"select"}), _select),
+    (known.RECURRENT, recurrent),
+    (known.CELLS, cell),
     (known.SHAPE | known.CASTS, _same),
     (known.POOLING, _unary),
     (known.JOINT, _joint),
@@ -205,6 +261,7 @@ _RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (frozenset({"scaled_dot_product_attention"}), _attention),
     (frozenset({"embedding", "embedding_bag"}), _embedding),
     (frozenset({"_weight_norm"}), _weight_norm),
+    (frozenset(known.MOMENTS), _moments),
     (known.ZEROS, _free),
     (known.INVARIANT, _invariant),
 )
