@@ -202,14 +202,19 @@ class RowBlocks:
             self.diagonals.append(diagonal)
 
     def add_columns(self, a: Tensor, deltas: Tensor) -> None:
-        """The same from columns of the curvature, shaped as for :class:`Weighing`."""
+        """The same from columns of the curvature, shaped as for :class:`Weighing`.
+
+        Nothing was added where it fails on the way.
+        """
         if self.single:
             self.add_factored(a, deltas[:, :, :, 0].square().sum(0))
         elif self.formed:
+            added = torch.zeros_like(self.blocks)
             size = max(1, GRADIENT_BUDGET // (len(deltas) * self.blocks[:, :, 0].numel()))
             for part, delta in zip(a.split(size), deltas.split(size, dim=1), strict=True):
                 grad = (delta.transpose(-1, -2) @ part).flatten(0, 1)
-                self.blocks += torch.einsum("ngdi,ngdj->gdij", grad, grad)
+                added += torch.einsum("ngdi,ngdj->gdij", grad, grad)
+            self.blocks += added
 
     def maxima(self, risk: EmpiricalRisk, *, seed: int, rtol: float) -> RowMaxima | None:
         """λ_max of every row's block; ``None`` where they were not kept."""

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flatmeter.curvature.ghost import output_signs, probed_traces
+from flatmeter.curvature.column_passes import output_signs
+from flatmeter.curvature.ghost import probed_traces
 from flatmeter.curvature.products import GaussNewtonOperator, HessianOperator
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.cost import GRADIENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Literal
 
 import torch
 
@@ -41,9 +42,8 @@ class MemoryPlan:
         self, measure: Callable[[int], Appetite], device: torch.device, sharing: int = 1
     ) -> None:
         self._measure, self._device, self._sharing = measure, device, sharing
-        self._most_vectors: int | None = None
+        self._most: dict[str, int] = {}
         self._keeps = True
-        self._most_columns: int | None = None
 
     @cached_property
     def budget(self) -> int:
@@ -73,7 +73,7 @@ class MemoryPlan:
         """How many of ``k`` vectors may run against a micro-batch together."""
         room = self.budget // (self.appetite.passing * batch)
         quick = TOGETHER * self._working // (self.appetite.kept * batch)
-        return max(1, min(k, room, quick, self._most_vectors or k))
+        return max(1, min(k, room, quick, self._most.get("vectors", k)))
 
     def retreat(self, at_once: int, kept: bool) -> bool:
         """Take less after memory ran out: half as many vectors, then no graph that is kept.
@@ -85,8 +85,7 @@ class MemoryPlan:
         Returns:
             Whether that was possible; what is left is a smaller micro-batch.
         """
-        if at_once > 1:
-            self._most_vectors = at_once // 2
+        if self.halve("vectors", at_once):
             return True
         self._keeps = False
         return kept
@@ -99,11 +98,16 @@ class MemoryPlan:
             count: columns that there are.
         """
         most = min(COTANGENTS.get(self._device.type, COTANGENTS["cuda"]), self.budget)
-        return max(1, min(count, most // max(1, bytes_each), self._most_columns or count))
+        room = most // max(1, bytes_each)
+        return max(1, min(count, room, self._most.get("columns", count)))
 
-    def retreat_to(self, columns: int) -> bool:
-        """Take no more columns at once after memory ran out; whether that was possible."""
-        if columns < 1:
+    def halve(self, what: Literal["vectors", "columns"], at_once: int) -> bool:
+        """Take half as many at once from now on, after memory ran out for so many.
+
+        Returns:
+            Whether that was possible.
+        """
+        if at_once < 2:
             return False
-        self._most_columns = columns
+        self._most[what] = at_once // 2
         return True

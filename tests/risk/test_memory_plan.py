@@ -154,6 +154,7 @@ def test_columns_at_once_follow_the_room_and_a_retreat(free):
     taken = plan()
     assert taken.columns_at_once(100, 9) == 7
     assert taken.columns_at_once(1000, 9) == 1
-    assert taken.retreat_to(3)
+    assert taken.halve("columns", 7)
     assert taken.columns_at_once(100, 9) == 3
-    assert not taken.retreat_to(0)
+    assert not taken.halve("columns", 1)
+    assert taken.vectors_at_once(1, 2) == 2
