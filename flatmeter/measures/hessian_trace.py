@@ -9,34 +9,42 @@ everything after a layer is piecewise linear its block equals the Gauss-Newton m
 is computed exactly from activations and cotangents (ghost traces). Elsewhere that exact part serves
 as control variate for Hutchinson's estimator, ``T_l = T_l(G) + E[v_l^T ((H − G) v)_l]`` over random
 signs v, with one product shared by all tensors; and where that would take many, a sketch of the
-first products takes out what is large (Hutch++, see flatmeter.curvature.deflated_traces).
+first products takes out what is large (Hutch++, see flatmeter.curvature.deflated_traces). With
+``method=xtrace`` nothing but products with H is used, and only the whole trace is known.
 
 Invariant to: permutations of hidden units; *not* to rescaling (see minimum_sharpness).
 Requires: a loss and a network with second derivatives.
 Cost: one forward pass and one activation-only backward pass per class where it is exact, else 36 to
-200 Hessian and Gauss-Newton products together.
+200 Hessian and Gauss-Newton products together; with ``method=xtrace`` at least 18 products, and one
+vector of memory for each.
 Known failure: where the trace is near zero, because positive and negative curvature cancel, a
 relative tolerance cannot be met; the standard error still holds.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from flatmeter.curvature.deflated_traces import Method, hessian_traces
+from flatmeter.curvature.deflated_traces import hessian_traces
 from flatmeter.curvature.layer_traces import LayerTraces
+from flatmeter.curvature.products import HessianOperator
 from flatmeter.measures.base import Measure, Measurement, MeasureSettings, Part
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense, exact_traces
+from flatmeter.risk.cost import GRADIENT, PRODUCT
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.spectral.xtrace import BLOCK, xtrace
 
 
 class Settings(MeasureSettings):
     """Options of the Hessian's trace."""
 
-    method: Method = Field(
+    method: Literal["auto", "hutchinson", "hutchpp", "xtrace"] = Field(
         "auto",
-        description="hutchinson, hutchpp with a sketch, or auto: which takes fewer products",
+        description="hutchinson, hutchpp with a sketch, auto: which takes fewer products, or "
+        "xtrace: of the whole Hessian, no tensors",
     )
     max_probes: int = Field(
         500,
@@ -58,11 +66,17 @@ class HessianTrace(Measure):
 
     def expense(self, columns: int) -> Expense:
         """See the cost above."""
-        return exact_traces(columns)
+        settings: Settings = self.settings  # type: ignore[assignment]
+        if settings.method != "xtrace":
+            return exact_traces(columns)
+        most = max(18, min(200, settings.max_probes))
+        return Expense(18 * PRODUCT + GRADIENT, most * PRODUCT + GRADIENT, vectors=most)
 
     def compute(self, context: Context) -> Measurement:
         """Block traces and their sum."""
         settings: Settings = self.settings  # type: ignore[assignment]
+        if settings.method == "xtrace":
+            return self._whole(context, context.max_products or settings.max_probes)
         risk = context.risk
         traces = hessian_traces(
             risk,
@@ -79,6 +93,26 @@ class HessianTrace(Measure):
             parts=_parts(risk, traces),
             notes=traces.notes,
             state={"probes": traces.probes} if len(traces.probes) else {},
+        )
+
+    def _whole(self, context: Context, most: int) -> Measurement:
+        """The sum alone, from at most so many products."""
+        risk = context.risk
+        found = xtrace(
+            HessianOperator(risk.without_weight_decay()),
+            rtol=context.rtol or 0.01,
+            confidence=context.confidence,
+            max_products=max(most, 2 * BLOCK),
+            seed=context.seed,
+            progress=context.progress,
+        )
+        return Measurement(
+            quantities={"value": found.estimate.shifted(risk.weight_decay * risk.space.dim)},
+            notes=(
+                f"method=xtrace: {found.products} products; tensors have no values of their own, "
+                "since each probe is measured on what the others left of the whole Hessian",
+            ),
+            state={"values": found.values},
         )
 
 

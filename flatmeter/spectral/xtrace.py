@@ -22,6 +22,9 @@ from flatmeter.spectral.skewness import cautious_error
 
 Floats = NDArray[np.float64]
 
+BLOCK = 3
+"""Probes added at a time."""
+
 MIN_PROBES = 8
 """Fewest probes from which a spread is estimated."""
 
@@ -168,7 +171,7 @@ def xtrace(
     confidence: float = 0.95,
     max_products: int = 300,
     memory_bytes: int | None = None,
-    block: int = 3,
+    block: int = BLOCK,
     seed: int = 0,
     purpose: str = "xtrace",
     sketch: Sketch | None = None,

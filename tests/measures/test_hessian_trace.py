@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from flatmeter.data.dataset import Dataset
 from flatmeter.measures.context import Context
 from flatmeter.measures.hessian_trace import HessianTrace
+from flatmeter.risk.custom_loss import load_loss
+from flatmeter.risk.empirical import EmpiricalRisk
 
 
 def measured(risk, options=None, **context):
@@ -75,6 +78,33 @@ def test_every_method_holds_the_dense_traces(risk_of, dense, method) -> None:
         for part in found.parts:
             error = abs(part.estimate.value - true[part.scope])
             assert error <= 5 * part.estimate.stderr + 1e-8
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Softplus()])
+def test_xtrace_holds_the_dense_trace(risk_of, dense, activation) -> None:
+    risk = risk_of(activation, weight_decay=0.1)
+    true = float(dense.hessian(risk).trace())
+    for seed in range(4):
+        before = risk.cost.products
+        found = measured(risk, {"method": "xtrace", "max_probes": 40}, rtol=1e-3, seed=seed)
+        assert abs(found.headline.value - true) <= 4 * found.headline.stderr
+        assert 0 < found.headline.stderr < 0.1 * true
+        assert risk.cost.products - before == 2 * found.headline.n <= 40
+        assert not found.parts
+        assert "tensors have no values" in found.notes[0]
+    # All of the space: exact to rounding, whatever the tolerance.
+    whole = measured(risk, {"method": "xtrace"}, rtol=1e-9)
+    assert whole.headline.converged
+    assert whole.headline.value == pytest.approx(true, rel=1e-8)
+    assert measured(risk, {"method": "xtrace"}, max_products=1).headline.n == 3
+
+
+def test_xtrace_says_nothing_of_a_sample_of_the_data() -> None:
+    data = Dataset(torch.randn(40, 3), torch.arange(40) % 2, "part", source_size=400)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    risk = EmpiricalRisk(net, load_loss("cross_entropy"), data)
+    assert measured(risk).headline.data_stderr > 0
+    assert measured(risk, {"method": "xtrace"}).headline.data_stderr is None
 
 
 @pytest.fixture
