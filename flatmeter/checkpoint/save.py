@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from flatmeter._version import __version__
+from flatmeter.checkpoint.whole_file import whole_file
 from flatmeter.checkpoint.words import ENTRY, FORMAT
-from flatmeter.errors import FlatmeterError, UsageError
+from flatmeter.errors import UsageError
 
 
 def save(
@@ -34,7 +33,9 @@ def save(
     words = {"model": name, "model_args": dict(args or {}), "data": data, "loss": loss, **extra}
     entry = {"format": FORMAT, "version": __version__}
     entry |= {key: _plain(value, key) for key, value in words.items()}
-    _write(path, {ENTRY: entry, "state_dict": clean_state(model)})
+    content = {ENTRY: entry, "state_dict": clean_state(model)}
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
     return path
 
 
@@ -90,31 +91,3 @@ def _plain(value: Any, key: str) -> Any:
         where="flatmeter.save",
         hint="give numbers, texts, and lists and mappings of them",
     )
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.exists() and not path.is_file():
-            # Renaming over it would put a file in the place of a device or a pipe.
-            raise FlatmeterError(
-                "cannot write the checkpoint: it is no ordinary file", where=str(path)
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch's writer wraps a full disk in an error of its own.
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        said = cause.strerror if isinstance(cause, OSError) else str(cause).partition("\n")[0]
-        raise FlatmeterError(
-            f"cannot write the checkpoint: {said}",
-            where=str(path),
-            hint="choose a folder that you may write to and that has room",
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
