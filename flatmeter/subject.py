@@ -18,7 +18,6 @@ from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import as_dataset, load_data
 from flatmeter.errors import UsageError
 from flatmeter.missing import missing
-from flatmeter.model.infer import Inference, infer
 from flatmeter.model.registry import LIBRARIES, build_model
 from flatmeter.own_code import source_hash
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
@@ -170,7 +169,7 @@ class Loader:
     def load(self, path: str | Path) -> Subject:
         """The subject of one checkpoint; raises what :func:`load` raises."""
         network = self.network(path, data=True)
-        data = self._dataset(network.words)
+        data = self.dataset(network.words)
         loss, said = settle_loss(network.words.get("loss"), data, where=str(path))
         if isinstance(loss, FunctionLoss):
             network.recipe["loss_source"] = source_hash(loss.spec)
@@ -220,7 +219,7 @@ class Loader:
         source = None if library else source_hash(spec)
         return model, {"model": spec, "model_args": args, "source": source}
 
-    def _dataset(self, words: Mapping[str, Any]) -> Dataset:
+    def dataset(self, words: Mapping[str, Any]) -> Dataset:
         """The data that the words name; the source read last is kept for the next checkpoint."""
         spec = words["data"]
         if not isinstance(spec, str):
@@ -228,36 +227,6 @@ class Loader:
         if self._data is None or self._data[0] != spec:
             self._data = spec, load_data(spec, samples=self.samples, seed=self.seed)
         return self._data[1]
-
-
-def settle_model(words: dict[str, Any], checkpoint: Checkpoint) -> Inference | None:
-    """Where nothing names the network, what names and shapes say, filled in if it is certain.
-
-    Args:
-        words: what is said of the checkpoint; ``model`` and ``model_args`` are set.
-        checkpoint: what was read. Where it names a network itself, nothing else is inferred.
-
-    Raises:
-        CheckpointRefused: stripping the prefixes of wrappers would make two names one.
-    """
-    own = checkpoint.metadata
-    if words["model"] is not None or own.get("model"):
-        return None
-    says = own.get("stored", {}).get("arch")
-    inference = infer(
-        checkpoint.tensors, says=says if isinstance(says, str) else "", where=str(checkpoint.path)
-    )
-    if inference.chosen is not None:
-        words["model"] = inference.chosen.model
-        words["model_args"] = {**inference.chosen.args, **words["model_args"]}
-    return inference
-
-
-def recognised(inference: Inference | None) -> tuple[str, ...]:
-    """A note on the network that names and shapes told."""
-    if inference is None or inference.chosen is None:
-        return ()
-    return (f"the network is told by names and shapes: {inference.chosen}",)
 
 
 def settle_loss(spec: LossSpec | None, data: Dataset, where: str) -> tuple[Loss, tuple[str, ...]]:
