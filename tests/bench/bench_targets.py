@@ -30,6 +30,8 @@ from flatmeter.spectral.lanczos import lanczos
 
 STEPS = 60
 TOP = 10
+ERROR = 1e-3
+"""Of an eigenvalue, relative to the largest."""
 TRACE_PRODUCTS = 100
 
 
@@ -62,11 +64,13 @@ class Eigenvalues:
         operator = HessianOperator(self.risk())
         return lanczos(operator, which="largest", k=k, rtol=1e-3).largest.numpy()
 
-    def pyhessian(self, k: int) -> np.ndarray:
+    def pyhessian(self, k: int, tol: float = 1e-3) -> np.ndarray:
         from pyhessian import hessian
 
         held = hessian(self.net, F.cross_entropy, data=(self.x, self.y), cuda=False)
-        return np.array(held.eigenvalues(top_n=k)[0])
+        # Its default is 100 steps of the power method, which a small tolerance may not reach.
+        steps = 100 if tol == 1e-3 else 2000
+        return np.array(held.eigenvalues(maxIter=steps, tol=tol, top_n=k)[0])
 
     def arpack(self, k: int) -> np.ndarray:
         """ARPACK on curvlinops' operator, as its documentation has it."""
@@ -128,10 +132,43 @@ class Traces(Eigenvalues):
         return float(trace(operator, num_matvecs=TRACE_PRODUCTS, seed=0).estimate)
 
 
-def timed(work: Callable[[], object]) -> tuple[float, object]:
-    started = time.perf_counter()
+Taken = tuple[float, float]
+"""Seconds on the clock, and of all cores: the second bears other work on the machine better."""
+
+
+def timed(work: Callable[[], object]) -> tuple[Taken, object]:
+    started, cpu = time.perf_counter(), time.process_time()
     found = work()
-    return time.perf_counter() - started, found
+    return (time.perf_counter() - started, time.process_time() - cpu), found
+
+
+def told(what: str, taken: Taken, error: float) -> None:
+    clock, cpu = taken
+    print(f"  {what:30} {clock:8.3f} s ({cpu:8.3f} s of cores), error {error:.1e}", flush=True)
+
+
+def eigenvalues(subject: Eigenvalues, k: int) -> None:
+    """Every tool with its own settings, and PyHessian besides with those that reach the error."""
+    true = subject.true(k)
+
+    def run(tool: str, label: str, **settings: float) -> float:
+        try:
+            taken, found = timed(partial(getattr(subject, tool), k, **settings))
+        except Exception as error:
+            print(f"  top {k:2} {label:12} fails: {str(error)[:90]}")
+            return 0.0
+        error = float(np.abs(np.asarray(found) - true).max() / true[0])
+        told(f"top {k:2} {label}", taken, error)
+        return error
+
+    run("flatmeter", "flatmeter")
+    worst = run("pyhessian", "pyhessian")
+    for tol in (1e-4, 1e-5, 1e-6):
+        if worst <= ERROR:
+            break
+        worst = run("pyhessian", f"pyhessian, tol={tol:g}", tol=tol)
+    for tool in ("arpack", "eigenthings"):
+        run(tool, tool)
 
 
 def main(threads: int, names: list[str]) -> None:
@@ -143,15 +180,7 @@ def main(threads: int, names: list[str]) -> None:
         subject = Traces(trained(net, x, y).eval(), x, y)
         print(f"{name}: loss {float(F.cross_entropy(net(x), y)):.4f}")
         for k in (1, TOP):
-            true = subject.true(k)
-            for tool in ("flatmeter", "pyhessian", "arpack", "eigenthings"):
-                try:
-                    taken, found = timed(partial(getattr(subject, tool), k))
-                except Exception as error:
-                    print(f"  top {k:2} {tool:12} fails: {str(error)[:90]}")
-                    continue
-                error = np.abs(np.asarray(found) - true).max() / true[0]
-                print(f"  top {k:2} {tool:12} {taken:8.3f} s, error {error:.1e}", flush=True)
+            eigenvalues(subject, k)
         exact = subject.exact()
         for tool in ("flatmeter", "pyhessian", "curvlinops", "eigenthings"):
             try:
@@ -160,7 +189,7 @@ def main(threads: int, names: list[str]) -> None:
                 print(f"  trace  {tool:12} fails: {str(error)[:90]}")
                 continue
             error = abs(float(found) / exact - 1)  # type: ignore[arg-type]
-            print(f"  trace  {tool:12} {taken:8.3f} s, error {error:.1e}", flush=True)
+            told(f"trace  {tool}", taken, error)
 
 
 if __name__ == "__main__":
