@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatmeter.errors import UsageError
+from flatmeter.model.infer import Architecture, Inference, as_architecture, in_words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flatmeter.checkpoint import Checkpoint
 
-_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
-    (True, (3, 8, 36, 3)): "resnet152",
-}
-
-
-def guess_model(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """A model's name and arguments that the weights may belong to.
-
-    Returns:
-        The name and arguments; a placeholder where the weights look like nothing known.
-    """
-    blocks: dict[int, set[int]] = {}
-    for name in tensors:
-        found = re.search(r"layer(\d)\.(\d+)\.conv1\.weight$", name)
-        if found:
-            blocks.setdefault(int(found[1]), set()).add(int(found[2]))
-    counts = tuple(len(blocks[i]) for i in sorted(blocks))
-    deep = any(re.search(r"layer1\.0\.conv3\.weight$", name) for name in tensors)
-    resnet = _RESNETS.get((deep, counts))
-    if resnet is None:
-        return "path/to/net.py:factory", {}
-    return f"torchvision:{resnet}", {"num_classes": _outputs(tensors)}
+_PLACE = "path/to/net.py:factory"
+#: A network that differs in more than this part of its names and shapes is no guess.
+_CLOSE = 0.5
 
 
 def guess_data(tensors: Mapping[str, Tensor]) -> str:
@@ -61,22 +38,26 @@ def _outputs(tensors: Mapping[str, Tensor]) -> int:
     return int(next((t.shape[0] for t in reversed(list(tensors.values())) if t.dim() == 2), 0))
 
 
-def missing(checkpoint: Checkpoint, lacking: Sequence[str]) -> UsageError:
+def missing(
+    checkpoint: Checkpoint, lacking: Sequence[str], inference: Inference | None = None
+) -> UsageError:
     """The error of a checkpoint of which nothing, or nothing but itself, says what it belongs to.
 
     Args:
         checkpoint: what was read.
         lacking: of ``model``, ``data`` and ``loss``.
+        inference: what names and shapes say of the network, where that was asked.
     """
     own = checkpoint.metadata
     said = {name: own[name] for name in lacking if own.get(name)}
+    guess = guess_model(inference)
     flags: list[str] = []
     lines: list[str] = []
     for name in lacking:
         if name == "model" and name not in said:
-            spec, args = guess_model(checkpoint.tensors)
-            flags += [f"--model {spec}", *(f"--model-arg {k}={v}" for k, v in args.items())]
-            lines += [f"model: {spec}", *(["model_args: " + _yaml(args)] if args else [])]
+            flags.append(guess.flags if guess else f"--model {_PLACE}")
+            lines.append(f"model: {guess.model if guess else _PLACE}")
+            lines += ["model_args: " + _yaml(guess.args)] if guess and guess.args else []
         else:
             spec = said.get(name) or guess_data(checkpoint.tensors)
             flags.append(f"--{name} {spec}")
@@ -88,13 +69,43 @@ def missing(checkpoint: Checkpoint, lacking: Sequence[str]) -> UsageError:
         where=str(checkpoint.path),
         hint="\n".join(
             [
-                "if you trust it, name it yourself:" if said else begins,
+                *(["if you trust it, name it yourself:"] if said else describe(inference)),
+                *([] if said else [begins]),
                 f"  {' '.join(flags)}",
                 f"or, in {checkpoint.path.name}.yaml beside it or in flatmeter.yaml:",
                 *(f"  {line}" for line in lines),
             ]
         ),
     )
+
+
+def guess_model(inference: Inference | None) -> Architecture | None:
+    """The network that weights most probably belong to; none where they are like nothing known."""
+    if inference is None:
+        return None
+    if inference.exact:
+        return inference.exact[0]
+    close = [d for d in inference.nearest[:1] if d.share <= _CLOSE]
+    return as_architecture(close[0]) if close else None
+
+
+def describe(inference: Inference | None) -> list[str]:
+    """Lines on why no single network was recognised."""
+    if inference is None:
+        return []
+    if inference.exact:
+        head = (
+            f"the file says {inference.says}, and its names and shapes are those of:"
+            if inference.says
+            else "its names and shapes are those of several networks; say which:"
+        )
+        return [head, *(f"  {one.flags}" for one in inference.exact)]
+    if not inference.nearest:
+        return ["its names are like those of no network of torchvision or timm"]
+    return [
+        "its names and shapes are those of no known network; the nearest:",
+        *(f"  {as_architecture(d)}: {in_words(d)}" for d in inference.nearest),
+    ]
 
 
 def _what(lacking: Sequence[str], said: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from flatmeter.errors import UsageError
 from flatmeter.missing import missing
 from flatmeter.model.registry import LIBRARIES, build_model
 from flatmeter.own_code import source_hash
+from flatmeter.recognition import recognised, settle_model
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
@@ -199,14 +200,15 @@ class Loader:
         checkpoint = read(path, key=key, ema=ema)
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
+        inference = settle_model(words, checkpoint)
         lacking = [n for n in ("model", *(["data"] if data else [])) if words[n] is None]
         if data and words["loss"] is None and own.get("loss"):
             lacking.append("loss")
         if lacking:
-            raise missing(checkpoint, lacking)
+            raise missing(checkpoint, lacking, inference)
         model, recipe = self._model(words)
         recipe["key"] = checkpoint.key if key or ema else None
-        notes = (*checkpoint.notes, *fit(model, checkpoint))
+        notes = (*checkpoint.notes, *recognised(inference), *fit(model, checkpoint))
         return Network(checkpoint, model, words, recipe, notes)
 
     @staticmethod

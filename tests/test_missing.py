@@ -4,17 +4,9 @@ import pytest
 import torch
 
 from flatmeter.checkpoint import Checkpoint
-from flatmeter.missing import guess_data, guess_model, missing
+from flatmeter.missing import guess_data, missing
+from flatmeter.model.infer import infer
 from flatmeter.model.registry import build_model
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
-def test_residual_networks_are_told_apart(name):
-    with torch.device("meta"):
-        tensors = build_model(f"torchvision:{name}", {"num_classes": 7}).state_dict()
-    assert guess_model(tensors) == (f"torchvision:{name}", {"num_classes": 7})
-    wrapped = {f"module.{key}": value for key, value in tensors.items()}
-    assert guess_model(wrapped)[0] == f"torchvision:{name}"
 
 
 def _net(first, classes):
@@ -38,14 +30,25 @@ def test_data_are_guessed_from_the_first_and_the_last_layer(tensors, data):
     assert guess_data(tensors) == data
 
 
+def _message(tensors):
+    checkpoint = Checkpoint(Path("runs/a.pt"), "torch zip", tensors, {}, "", ())
+    return str(missing(checkpoint, ["model", "data"], infer(tensors))).splitlines()
+
+
 def test_the_message_gives_flags_and_lines():
     with torch.device("meta"):
         tensors = build_model("torchvision:resnet18", {"num_classes": 10}).state_dict()
-    checkpoint = Checkpoint(Path("runs/a.pt"), "torch zip", tensors, {}, "", ())
-    error = missing(checkpoint, ["model", "data"])
-    assert str(error).splitlines() == [
+    del tensors["fc.bias"]
+    head, *lines = _message(tensors)
+    assert head == (
         "runs/a.pt: nothing says which network these weights belong to and which data it learnt "
-        "from",
+        "from"
+    )
+    assert lines[:2] == [
+        "its names and shapes are those of no known network; the nearest:",
+        "  torchvision:resnet18 num_classes=10: 1 missing (fc.bias)",
+    ]
+    assert lines[4:] == [
         "it begins with conv1.weight [64, 3, 7, 7], bn1.weight [64], bn1.bias [64]; a guess, to "
         "correct where it is wrong:",
         "  --model torchvision:resnet18 --model-arg num_classes=10 --data torchvision:CIFAR10@DIR",
@@ -54,3 +57,21 @@ def test_the_message_gives_flags_and_lines():
         "  model_args: {num_classes: 10}",
         "  data: torchvision:CIFAR10@DIR",
     ]
+
+
+def test_the_message_names_every_network_that_fits():
+    with torch.device("meta"):
+        args = {"num_classes": 10, "init_weights": False}
+        tensors = build_model("torchvision:googlenet", args).state_dict()
+    lines = _message(tensors)
+    assert lines[1] == "its names and shapes are those of several networks; say which:"
+    start = (
+        "  --model torchvision:googlenet --model-arg num_classes=10 --model-arg transform_input="
+    )
+    assert lines[2:4] == [start + "false", start + "true"]
+
+
+def test_the_message_where_nothing_is_like_it():
+    lines = _message({"a.weight": torch.zeros(3, 12)})
+    assert lines[1] == "its names are like those of no network of torchvision or timm"
+    assert "--model path/to/net.py:factory" in lines[3]

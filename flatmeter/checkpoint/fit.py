@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from flatmeter.checkpoint.checkpoint import Checkpoint
 from flatmeter.checkpoint.prefixes import Renaming, strip_prefixes
+from flatmeter.checkpoint.weight_norm import folded
 from flatmeter.errors import ArchitectureMismatch, CheckpointRefused
 
 _SHOWN = 10
@@ -75,18 +77,34 @@ def fit(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
         CheckpointRefused: weights are integers, as quantised ones are, or names collide.
     """
     wanted, where = Wanted(model), str(checkpoint.path)
-    renaming = strip_prefixes(list(checkpoint.tensors), wanted.fits, where)
-    state = {name: checkpoint.tensors[stored] for name, stored in renaming.stored.items()}
+    state, renaming = _named(wanted, checkpoint.tensors, where)
     _check(wanted, state, renaming, where)
     _refuse_integers(wanted, state, where)
     notes = _convert(model, wanted, state)
     try:
+        # Some networks look here for the version of their names, which are the present ones.
+        state._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ArchitectureMismatch(
             "the network does not take the weights", where=where, hint=str(error)
         ) from error
     return (*renaming.notes, *notes)
+
+
+def _named(
+    wanted: Wanted, tensors: Mapping[str, Tensor], where: str
+) -> tuple[OrderedDict[str, Tensor], Renaming]:
+    """The tensors under the network's names, with weight_norm's pairs put together if need be."""
+    renaming = strip_prefixes(list(tensors), wanted.fits, where)
+    if not wanted.fits(renaming.stored.keys()):
+        whole = folded(tensors)
+        again = strip_prefixes(list(whole), wanted.fits, where)
+        if wanted.fits(again.stored.keys()):
+            note = "weight_norm's lengths and directions multiplied, as the network has weights"
+            tensors, renaming = whole, Renaming(again.stored, (*again.notes, note))
+    state = OrderedDict((name, tensors[stored]) for name, stored in renaming.stored.items())
+    return state, renaming
 
 
 def _check(wanted: Wanted, state: Mapping[str, Tensor], renaming: Renaming, where: str) -> None:

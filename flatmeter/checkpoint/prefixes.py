@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from flatmeter.checkpoint.other_names import other_names
 from flatmeter.errors import CheckpointRefused
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 #: torch's AveragedModel counts here, beside weights that begin with ``module.``.
 AVERAGED = "n_averaged"
+#: What entries that hold averaged weights are called.
+AVERAGE = re.compile(r"(^|[_.])(ema|swa|averaged?|avg)([_.]|$)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ def strip_prefixes(
     """Strip as little as makes the names fit the network.
 
     Tried in this order: nothing; wrappers' prefixes from the front, one after the other; wrappers'
-    prefixes at any depth; and then each of these less one prefix that all names share.
+    prefixes at any depth; each of these less one prefix that all names share; each of all these by
+    the names of another time; and then the same without averaged weights that stand beside others.
 
     Args:
         names: in the file.
@@ -46,8 +52,10 @@ def strip_prefixes(
     """
     kept, averaged = _without_count(names)
     tried = list(_stripped(kept, where))
-    shorter = [r for r in map(_less_one_prefix, tried) if r is not None]
-    chosen = next((r for r in (*tried, *shorter) if fits(r.stored.keys())), tried[-1])
+    more = _without_averages(kept)
+    rest = _tried(list(_stripped(more[0], where)), more[1]) if more else iter(())
+    every = itertools.chain(_tried(tried), rest)
+    chosen = next((r for r in every if fits(r.stored.keys())), tried[-1])
     return Renaming(chosen.stored, (*averaged, *chosen.notes))
 
 
@@ -61,6 +69,27 @@ def _without_count(names: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
     if len(others) == len(names) or not all(name.startswith("module.") for name in others):
         return list(names), ()
     return others, ("these are averaged weights (n_averaged is there)",)
+
+
+def _without_averages(names: Collection[str]) -> tuple[list[str], str] | None:
+    """The names but for those under a prefix that says averaged weights, and a note."""
+    firsts = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+    averages = [first for first in firsts if AVERAGE.search(first)]
+    if not averages or len(averages) == len(firsts):
+        return None
+    others = [name for name in names if name.partition(".")[0] not in averages]
+    return others, f"averaged weights under {', '.join(averages)} left out (--ema takes them)"
+
+
+def _tried(stripped: Collection[Renaming], *notes: str) -> Iterator[Renaming]:
+    """Every renaming that may fit, those that change least first."""
+    shorter = [r for r in map(_less_one_prefix, stripped) if r is not None]
+    plain = [Renaming(r.stored, (*notes, *r.notes)) for r in (*stripped, *shorter)]
+    yield from plain
+    for renaming in plain:
+        for other, note in other_names(renaming.stored):
+            stored = {name: renaming.stored[old] for name, old in other.items()}
+            yield Renaming(stored, (*renaming.notes, note))
 
 
 def _stripped(names: Collection[str], where: str) -> Iterator[Renaming]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from flatmeter.checkpoint.prefixes import AVERAGE
 from flatmeter.errors import CheckpointRefused, UsageError
 
 #: Looked for in this order.
@@ -26,7 +27,6 @@ WRAPPERS = (
 #: Marks of Lightning, timm and flatmeter, whose weights are under ``state_dict`` first.
 _MARKS = ("pytorch-lightning_version", "arch", "flatmeter")
 _DEEPSPEED = ("ds_version", "ds_config")
-_AVERAGED = re.compile(r"(^|[_.])(ema|averaged)([_.]|$)")
 #: Bounds on the search, since a file may hold a nest that shares its parts over and over.
 _DEPTH = 4
 _BUDGET = 20_000
@@ -101,7 +101,8 @@ def averaged(value: Any, where: str) -> str:
         UsageError: there are none, or several.
     """
     places = candidates(value)
-    found = [place for place in places if _AVERAGED.search(place)]
+    found = [place for place in places if AVERAGE.search(place)]
+    found = found or [p for p in _prefixes(value, places) if AVERAGE.search(p)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -148,7 +149,7 @@ def _notes(taken: str, places: tuple[str, ...]) -> tuple[str, ...]:
     rest = [place for place in places if place != taken]
     if not rest:
         return ()
-    ema = any(_AVERAGED.search(place) for place in rest)
+    ema = any(AVERAGE.search(place) for place in rest)
     why = "--ema takes the averaged ones" if ema else "--key takes another"
     return (f"weights taken from {taken!r}; there are also {', '.join(rest)} ({why})",)
 
@@ -170,13 +171,44 @@ def _keyed(value: Any, key: str, where: str) -> Found:
     found = _at(value, key)
     if _is_weights(found):
         return Found(found, key)
-    others = [place for place in candidates(value) if place]
+    places = candidates(value)
+    if key in _prefixes(value, places):
+        return Found(_under(value, key, places), key)
+    others = [place for place in places if place]
     what = "nothing stands" if found is None else "no weights by name stand"
     raise UsageError(
         f"{what} under {key!r}",
         where=where,
         hint=f"--key can be: {', '.join(others)}" if others else "leave --key out",
     )
+
+
+def _prefixes(value: Any, places: Sequence[str]) -> tuple[str, ...]:
+    """Dotted paths of weights, each with the first part of names in them."""
+    return tuple(
+        dict.fromkeys(
+            f"{place}.{first}".lstrip(".")
+            for place in places
+            for first in (name.partition(".")[0] for name in _whole(value, place) if "." in name)
+        )
+    )
+
+
+def _under(value: Any, key: str, places: Sequence[str]) -> dict[str, Any]:
+    """The entries whose names begin as ``key`` ends, without that beginning."""
+    for place in places:
+        start = key[len(place) :].lstrip(".") + "."
+        if key.startswith(place):
+            inside = _whole(value, place).items()
+            found = {k[len(start) :]: v for k, v in inside if k.startswith(start)}
+            if found:
+                return found
+    return {}
+
+
+def _whole(value: Any, place: str) -> Mapping[str, Any]:
+    found = _at(value, place) if place else value
+    return found if isinstance(found, Mapping) else {}
 
 
 def _at(value: Any, key: str) -> Any:

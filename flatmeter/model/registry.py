@@ -17,6 +17,7 @@ from torch import nn
 from flatmeter.errors import FlatmeterError, UsageError
 from flatmeter.importing import is_import_spec, load_object, raised_at
 from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.model.stem import with_first_layer
 from flatmeter.model.zoo import ZOO
 
 LIBRARIES = ("zoo", "torchvision", "timm")
@@ -70,14 +71,15 @@ def names() -> dict[str, tuple[str, ...]]:
     """What can be built by name, by library; ``timm`` only where it is installed."""
     found = {
         "zoo": tuple(f"zoo:{name}" for name in ZOO),
-        "torchvision": tuple(f"torchvision:{name}" for name in _torchvision_names()),
+        "torchvision": tuple(f"torchvision:{name}" for name in torchvision_names()),
     }
     if importlib.util.find_spec("timm") is not None:
-        found["timm"] = tuple(f"timm:{name}" for name in _timm_module().list_models())
+        found["timm"] = tuple(f"timm:{name}" for name in timm_module().list_models())
     return found
 
 
-def _torchvision_names() -> list[str]:
+def torchvision_names() -> list[str]:
+    """Classification networks of torchvision."""
     import_torchvision()
     from torchvision import models
 
@@ -86,15 +88,15 @@ def _torchvision_names() -> list[str]:
 
 def _torchvision(name: str, args: dict[str, Any]) -> Callable[..., nn.Module]:
     _refuse_weights("torchvision", args)
-    _known(name, dict.fromkeys(_torchvision_names()), "torchvision:")
+    _known(name, dict.fromkeys(torchvision_names()), "torchvision:")
     from torchvision import models
 
     args.setdefault("weights", None)
-    builder: Callable[..., nn.Module] = models.get_model_builder(name)
-    return builder
+    return with_first_layer(models.get_model_builder(name), args, "in_channels")
 
 
-def _timm_module() -> Any:
+def timm_module() -> Any:
+    """timm, imported."""
     # Where torchvision's own import fails, timm's fails on it too.
     import_torchvision()
     return importlib.import_module("timm")
@@ -104,10 +106,12 @@ def _timm(name: str, args: dict[str, Any]) -> Callable[..., nn.Module]:
     if importlib.util.find_spec("timm") is None:
         raise UsageError("timm is not installed", where=f"timm:{name}", hint="pip install timm")
     _refuse_weights("timm", args)
-    timm = _timm_module()
+    timm = timm_module()
     architecture = name.partition(".")[0]
     _known(architecture, dict.fromkeys(timm.list_models()), "timm:")
-    return lambda **given: timm.create_model(name, pretrained=False, **given)
+    return with_first_layer(
+        lambda **given: timm.create_model(name, pretrained=False, **given), args, ""
+    )
 
 
 def _refuse_weights(library: str, args: Mapping[str, Any]) -> None:

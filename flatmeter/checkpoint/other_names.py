@@ -1,0 +1,52 @@
+"""Names that the same tensors have in files of other times: older libraries, both weight_norms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+_RULES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "names of an older torchvision brought up to date",
+        (
+            (r"(denselayer\d+\.(?:norm|conv))\.([12]\.\w+)$", r"\1\2"),
+            (r"\.mlp\.linear_1\.(weight|bias)$", r".mlp.0.\1"),
+            (r"\.mlp\.linear_2\.(weight|bias)$", r".mlp.3.\1"),
+        ),
+    ),
+    (
+        "weight_norm's names brought up to date",
+        (
+            (r"(^|\.)([^.]+)_g$", r"\1parametrizations.\2.original0"),
+            (r"(^|\.)([^.]+)_v$", r"\1parametrizations.\2.original1"),
+        ),
+    ),
+    (
+        "weight_norm's names changed to those of older versions",
+        (
+            (r"(^|\.)parametrizations\.([^.]+)\.original0$", r"\1\2_g"),
+            (r"(^|\.)parametrizations\.([^.]+)\.original1$", r"\1\2_v"),
+        ),
+    ),
+)
+
+
+def other_names(names: Collection[str]) -> Iterator[tuple[dict[str, str], str]]:
+    """Every other way in which libraries named the same tensors.
+
+    Args:
+        names: in a file.
+
+    Returns:
+        The name in the file by the other name, and a note; ways that change nothing, or that make
+        two names one, are left out.
+    """
+    for note, rules in _RULES:
+        renamed: dict[str, str] = {}
+        for name in names:
+            other = name
+            for pattern, replacement in rules:
+                other = re.sub(pattern, replacement, other)
+            renamed[other] = name
+        if len(renamed) == len(names) and set(renamed) != set(names):
+            yield renamed, note

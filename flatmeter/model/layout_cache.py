@@ -1,0 +1,98 @@
+"""The layouts of an installed library, built once and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import zlib
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flatmeter._version import __version__
+from flatmeter.model.layout import Layout
+
+LIBRARIES = ("torchvision", "timm")
+#: Of the file; a change of what it holds needs a new one.
+_FORMAT = 1
+
+
+@functools.cache
+def layouts(library: str) -> tuple[Layout, ...]:
+    """Every layout of ``torchvision`` or ``timm``; none where it is not installed.
+
+    The first call for a version of a library builds all of its networks, without memory for their
+    weights: seconds for torchvision, a minute or two for timm. A file that cannot be read or
+    written is as good as none.
+    """
+    if importlib.util.find_spec(library) is None:
+        return ()
+    file = cache_file(library)
+    kept = None if file is None else _read(file)
+    if kept is None:
+        kept = _built(library)
+        if file is not None:
+            _write(file, kept)
+    return kept
+
+
+def is_kept(library: str) -> bool:
+    """Whether :func:`layouts` has no networks to build."""
+    if importlib.util.find_spec(library) is None:
+        return True
+    file = cache_file(library)
+    return file is not None and file.is_file()
+
+
+def cache_file(library: str) -> Path | None:
+    """Where the layouts of the installed version are kept; ``None`` without a folder for that."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        version = importlib.metadata.version(library)
+    except (RuntimeError, importlib.metadata.PackageNotFoundError):
+        return None
+    name = re.sub(r"[^\w.+-]", "_", f"{library}-{version}-flatmeter-{__version__}-{_FORMAT}")
+    return Path(base) / "flatmeter" / "layouts" / f"{name}.json.gz"
+
+
+def _built(library: str) -> tuple[Layout, ...]:
+    from flatmeter.model import library_layouts
+
+    every = {
+        "torchvision": library_layouts.torchvision_layouts,
+        "timm": library_layouts.timm_layouts,
+    }
+    return tuple(every[library]())
+
+
+def _read(file: Path) -> tuple[Layout, ...] | None:
+    try:
+        # gzip's checksum finds what is damaged.
+        found = json.loads(gzip.decompress(file.read_bytes()))
+        return tuple(map(_layout, found)) or None
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _layout(fields: dict[str, Any]) -> Layout:
+    shapes = {name: tuple(shape) for name, shape in fields["shapes"].items()}
+    silent = {name: tuple(values) for name, values in fields["silent"].items()}
+    return Layout(**{**fields, "shapes": shapes, "silent": silent})
+
+
+def _write(file: Path, found: tuple[Layout, ...]) -> None:
+    content = gzip.compress(json.dumps([asdict(layout) for layout in found]).encode(), 6)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with suppress(OSError):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
