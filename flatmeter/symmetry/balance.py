@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from flatmeter.symmetry.group import ChannelScales
+from flatmeter.symmetry.channel_scales import ChannelScales
 
 MAX_SWEEPS = 20_000
 TOLERANCE = 1e-10

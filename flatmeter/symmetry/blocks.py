@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flatmeter.risk.space import ParameterSpace
+from flatmeter.symmetry.channel_scales import ChannelScales
 from flatmeter.symmetry.group import SymmetryGroup
 
 
@@ -40,16 +41,34 @@ def scale_invariant_blocks(group: SymmetryGroup, space: ParameterSpace) -> tuple
         Disjoint blocks, in the order in which they begin.
     """
     channels = group.channels
-    gained = channels.plus.masked_fill(channels.null, 0)
-    lone = torch.ones(channels.count, dtype=torch.bool)
-    lone[channels.minus] = False
-    lone[0] = False
-    indices = torch.nonzero(lone[gained]).flatten()
-    order = torch.argsort(gained[indices], stable=True)
-    sizes = torch.bincount(gained[indices], minlength=channels.count)
-    parts = indices[order].split(sizes[sizes > 0].tolist()) if len(indices) else ()
+    lone = lone_scales(channels)
+    gained, indices = [torch.zeros(0, dtype=torch.int)], [torch.zeros(0, dtype=torch.long)]
+    for law, shape, null, start in zip(
+        channels.laws, channels.shapes, channels.null, space.offsets, strict=False
+    ):
+        if not null and lone[law.plus].any():
+            ids = law.plus.int().expand(shape).reshape(-1)
+            taken = torch.nonzero(lone[ids]).flatten()
+            gained.append(ids[taken])
+            indices.append(taken + start)
+    scale = torch.cat(gained)
+    order = torch.argsort(scale, stable=True)
+    sizes = torch.bincount(scale, minlength=channels.count)
+    parts = torch.cat(indices)[order].split(sizes[sizes > 0].tolist()) if len(scale) else ()
     blocks = [Block(_name(part, space), part) for part in parts]
     return tuple(sorted(blocks, key=lambda block: int(block.indices[0])))
+
+
+def lone_scales(channels: ChannelScales) -> Tensor:
+    """The scales that entries gain and none loses, as bool ``[count]``; one for each block."""
+    lone = torch.zeros(channels.count, dtype=torch.bool)
+    for law, null in zip(channels.laws, channels.null, strict=True):
+        if not null:
+            lone[law.plus] = True
+    for law in channels.laws:
+        lone[law.minus] = False
+    lone[0] = False
+    return lone
 
 
 def _name(indices: Tensor, space: ParameterSpace) -> str:

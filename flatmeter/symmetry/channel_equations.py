@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from flatmeter.symmetry import operators as known
-from flatmeter.symmetry.channels import Identifiers, Scale
+from flatmeter.symmetry.channel_scales import Scale, fixed
+from flatmeter.symmetry.channels import Identifiers
 from flatmeter.symmetry.export import Graph
 
 LARGEST_FREE_TENSOR = 2**20
@@ -34,11 +35,6 @@ class ChannelEquations:
         self.laws: dict[str, Scale] = {}
         self.values: dict[Node, Scale | list[Scale]] = {}
         self.normalises = any(map(known.uses_own_statistics, graph.calls))
-
-    @property
-    def null_names(self) -> frozenset[str]:
-        """Names of the biases that change nothing."""
-        return frozenset(self.graph.parameters[node] for node in self.null)
 
     def of(self, node: Any) -> Scale:
         """The identifiers of a tensor; of a parameter that has no law yet, new ones."""
@@ -86,12 +82,6 @@ class ChannelEquations:
         else:
             self.laws[name] = Scale(self.ids.fresh(*shape), self.ids.fresh(*shape))
         return self.laws[name]
-
-
-def fixed(dims: int) -> Scale:
-    """The scale of something that holds still."""
-    zero = torch.zeros([1] * dims, dtype=torch.long)
-    return Scale(zero, zero)
 
 
 def ndim(node: Node) -> int:

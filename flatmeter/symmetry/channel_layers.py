@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from flatmeter.symmetry import operators as known
-from flatmeter.symmetry.channel_equations import ChannelEquations, fixed, ndim, pure_scale
-from flatmeter.symmetry.channels import Scale
+from flatmeter.symmetry.channel_equations import ChannelEquations, ndim, pure_scale
+from flatmeter.symmetry.channel_scales import Scale, fixed
 from flatmeter.symmetry.export import Call, is_scaled
 
 

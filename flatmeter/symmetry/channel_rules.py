@@ -7,7 +7,7 @@ invents none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,8 +15,8 @@ from torch.fx import Node
 
 from flatmeter.symmetry import channel_layers as layers
 from flatmeter.symmetry import operators as known
-from flatmeter.symmetry.channel_equations import ChannelEquations, fixed, ndim
-from flatmeter.symmetry.channels import Scale
+from flatmeter.symmetry.channel_equations import ChannelEquations, ndim
+from flatmeter.symmetry.channel_scales import Scale, fixed
 from flatmeter.symmetry.export import Call, Graph, is_scaled
 from flatmeter.symmetry.null import moved
 
@@ -24,26 +24,28 @@ Value = Scale | list[Scale]
 Rule = Callable[["ChannelEquations", Call], Scale | list[Scale] | None]
 
 
-def channel_equations(graph: Graph, null: frozenset[Node]) -> ChannelEquations:
+def channel_equations(
+    graph: Graph, null: frozenset[Node], distrusted: Container[str] = ()
+) -> ChannelEquations:
     """Run every operator's rule, in order.
 
     Args:
         graph: of the network.
         null: biases that change nothing.
+        distrusted: operators whose rule is not used, so that they fix what they touch.
     """
     equations = ChannelEquations(graph, null)
     if not graph.is_static:
         return equations  # nothing can be followed through shapes that are not known
     for call in graph.calls:
         if call.name not in known.IGNORED:
-            _apply(equations, call)
+            _apply(equations, call, None if call.name in distrusted else _rule(call))
     for node in graph.outputs:
         equations.fix(node)
     return equations
 
 
-def _apply(equations: ChannelEquations, call: Call) -> None:
-    rule = _rule(call)
+def _apply(equations: ChannelEquations, call: Call, rule: Rule | None) -> None:
     value = rule(equations, call) if rule is not None else None
     if value is None:
         for node in call.node.all_input_nodes:

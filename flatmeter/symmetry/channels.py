@@ -9,8 +9,7 @@ identifiers be the same, so that the whole system is solved by connected compone
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,33 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from flatmeter.symmetry.group import ChannelScales
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The identifiers of a tensor's entries.
-
-    Args:
-        plus, minus: int64, of the tensor's number of dimensions; a dimension along which nothing
-            varies has size one.
-    """
-
-    plus: Tensor
-    minus: Tensor
-
-    @property
-    def is_fixed(self) -> bool:
-        """Holds still whatever comes of the other identifiers."""
-        return not (self.plus.any() or self.minus.any())
-
-    def factor(self, e: Tensor) -> Tensor:
-        """What the entries are multiplied by, from the factor ``[count]`` of each identifier."""
-        return e[self.plus] / e[self.minus]
-
-    def squeezed(self) -> Scale:
-        """Dimensions along which nothing varies, cut to size one."""
-        return Scale(_narrowed(self.plus), _narrowed(self.minus))
+from flatmeter.symmetry.channel_scales import Scale
 
 
 class Identifiers:
@@ -94,13 +67,16 @@ class Identifiers:
         return np.asarray(np.where(label == label[0], 0, label + 1))
 
 
-def numbered(laws: Mapping[str, Scale], identifiers: Identifiers) -> tuple[dict[str, Scale], int]:
+def numbered(
+    laws: Mapping[str, Scale], identifiers: Identifiers
+) -> tuple[dict[str, Scale], Tensor]:
     """The same laws by identifiers that are really different, numbered without gaps.
 
     An entry that gains what it loses does not move and is given the fixed identifier.
 
     Returns:
-        The laws, and the number of identifiers, the fixed one included.
+        The laws, and the new number of every identifier handed out, 0 where no parameter moves by
+        it.
     """
     settled = torch.from_numpy(identifiers.settled())
     moving = {name: _moving(Scale(settled[s.plus], settled[s.minus])) for name, s in laws.items()}
@@ -108,9 +84,9 @@ def numbered(laws: Mapping[str, Scale], identifiers: Identifiers) -> tuple[dict[
     used[0] = True
     for scale in moving.values():
         used[scale.plus] = used[scale.minus] = True
-    number = torch.cumsum(used, 0) - 1
+    number = (torch.cumsum(used, 0) - 1) * used
     laws = {name: Scale(number[s.plus], number[s.minus]) for name, s in moving.items()}
-    return laws, int(used.sum())
+    return laws, number[settled]
 
 
 def _moving(scale: Scale) -> Scale:
@@ -118,41 +94,4 @@ def _moving(scale: Scale) -> Scale:
     if not bool(torch.unique(scale.plus)[common].any()):
         return scale
     still = scale.plus == scale.minus
-    return Scale(scale.plus.masked_fill(still, 0), scale.minus.masked_fill(still, 0))
-
-
-def channel_scales(
-    laws: Mapping[str, Scale],
-    count: int,
-    shapes: Mapping[str, torch.Size],
-    null: Container[str],
-) -> ChannelScales:
-    """Every entry's identifiers, in the order of the flat vector.
-
-    Args:
-        laws: by name; a tensor without one holds still.
-        count: number of identifiers.
-        shapes: of the tensors, in order.
-        null: names of the biases that change nothing.
-    """
-
-    def flat(part: str) -> Tensor:
-        return torch.cat(
-            [
-                getattr(laws[n], part).expand(shape).reshape(-1)
-                if n in laws
-                else torch.zeros(shape.numel(), dtype=torch.long)
-                for n, shape in shapes.items()
-            ]
-        )
-
-    nullity = [torch.full((shape.numel(),), n in null) for n, shape in shapes.items()]
-    return ChannelScales(flat("plus"), flat("minus"), count, torch.cat(nullity))
-
-
-def _narrowed(ids: Tensor) -> Tensor:
-    for dim in range(ids.ndim):
-        first = ids.narrow(dim, 0, 1) if ids.shape[dim] else ids
-        if ids.stride(dim) == 0 or bool((ids == first).all()):
-            ids = first
-    return ids
+    return Scale(scale.plus.masked_fill(still, 0), scale.minus.masked_fill(still, 0)).squeezed()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
@@ -47,12 +48,18 @@ class Graph:
         parameters: nodes that hold a parameter that may be scaled, and the parameter's name.
         fixed: nodes that hold inputs, buffers, constants and parameters that are held fixed.
         outputs: nodes whose values the loss sees.
+        values: of all nodes that no operator computes; empty where the graph cannot be run.
+        unreached: parameters that these inputs do not reach, though others may.
+        note: what a reader should know of a graph that is that of some inputs only.
     """
 
     calls: tuple[Call, ...]
     parameters: Mapping[Node, str]
     fixed: tuple[Node, ...]
     outputs: tuple[Node, ...]
+    values: Mapping[Node, Any] = field(default_factory=dict)
+    unreached: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def is_static(self) -> bool:
@@ -84,7 +91,8 @@ def exported_graph(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> G
     Raises:
         NotApplicable: the network cannot be exported; says why.
     """
-    wrapped = _Logits(module).train(module.training)
+    wrapped = _Logits(module)
+    wrapped.training = module.training
     try:
         with math_attention(), torch.no_grad():
             program = torch.export.export(wrapped, (inputs,), strict=False)
@@ -95,10 +103,12 @@ def exported_graph(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> G
             hint="torch.export.export(model, (inputs,), strict=False) shows what stands in the "
             "way; usually it is Python control flow that depends on the values of tensors",
         ) from error
-    return _graph(program, module, names)
+    return _graph(program, module, inputs, names)
 
 
-def _graph(program: Any, module: nn.Module, names: Sequence[str]) -> Graph:
+def _graph(
+    program: ExportedProgram, module: nn.Module, inputs: Tensor, names: Sequence[str]
+) -> Graph:
     owners = {id(module.get_parameter(name)): name for name in names}
     # A tied tensor may stand under several names; what counts is which tensor it is.
     owner_of = {
@@ -113,17 +123,30 @@ def _graph(program: Any, module: nn.Module, names: Sequence[str]) -> Graph:
     for node in program.graph.nodes:
         owner = owner_of.get(node.name)
         if node.op == "call_function":
-            calls.append(_call(node))
+            calls.append(call_of(node))
         elif node.op == "output":
             outputs = tuple(node.all_input_nodes)
         elif owner is not None:
             parameters[node] = owner
         else:
             fixed.append(node)
-    return Graph(tuple(calls), parameters, tuple(fixed), outputs)
+    values = _values(program, inputs, [*parameters, *fixed])
+    return Graph(tuple(calls), parameters, tuple(fixed), outputs, values)
 
 
-def _call(node: Node) -> Call:
+def _values(program: ExportedProgram, inputs: Tensor, nodes: Sequence[Node]) -> dict[Node, Any]:
+    kept = {**program.state_dict, **program.constants}
+    by_name = {s.arg.name: kept.get(s.target, inputs) for s in program.graph_signature.input_specs}
+    return {
+        node: getattr(program.graph_module, str(node.target))
+        if node.op == "get_attr"
+        else by_name[node.name]
+        for node in nodes
+    }
+
+
+def call_of(node: Node) -> Call:
+    """The operator that a node of a graph applies."""
     target: Any = node.target
     schema = getattr(target, "_schema", None)
     if target is operator.getitem:

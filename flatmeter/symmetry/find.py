@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
-from flatmeter.randomness import derived_generator
-from flatmeter.symmetry.channel_equations import ChannelEquations
-from flatmeter.symmetry.channel_rules import channel_equations
-from flatmeter.symmetry.channels import channel_scales, numbered
+from flatmeter.symmetry.contradiction import contradiction
 from flatmeter.symmetry.export import exported_graph
-from flatmeter.symmetry.group import ChannelScales, Generator, SymmetryGroup
+from flatmeter.symmetry.find_channels import find_channels
+from flatmeter.symmetry.group import Generator, SymmetryGroup
+from flatmeter.symmetry.kinds import Kinds
 from flatmeter.symmetry.rules import Equations
-from flatmeter.symmetry.verify import Evaluator, change_under, verified
+from flatmeter.symmetry.system import Vector
+from flatmeter.symmetry.verify import Evaluator, Factor, verified
 
 
 def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> SymmetryGroup:
@@ -33,11 +34,17 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
         NotApplicable: the graph cannot be exported.
     """
     names = tuple(names)
-    graph = exported_graph(module, inputs, names)
-    equations = Equations(graph)
     evaluator = Evaluator(module, inputs, names)
-    generators, error, notes = verified(_generators(equations, names), evaluator)
-    channels, more = _channels(channel_equations(graph, equations.null), evaluator)
+    graph = exported_graph(evaluator.module, evaluator.inputs, names)
+    equations = Equations(graph)
+    solutions = _solutions(equations, names)
+    generators, exact_error, error = verified(tuple(solutions), evaluator)
+    notes = tuple(
+        _dropped(generator, vector, equations, evaluator)
+        for generator, vector in solutions.items()
+        if generator not in generators
+    )
+    channels, more = find_channels(graph, equations.null, evaluator)
     if equations.unknown:
         listed = ", ".join(sorted(equations.unknown))
         more += (f"there is no rule for {listed}, which may hide a symmetry",)
@@ -49,20 +56,41 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
         generators=generators,
         channels=channels,
         unknown_operators=dict(equations.unknown),
-        error=error,
+        error=max(exact_error, error),
+        exact_error=exact_error,
         notes=notes + more,
     )
 
 
-def _generators(equations: Equations, names: tuple[str, ...]) -> tuple[Generator, ...]:
+def _solutions(equations: Equations, names: tuple[str, ...]) -> dict[Generator, Vector]:
     """The null space, one generator for each of its vectors, in the order of the tensors."""
-    generators = []
+    solutions = {}
+    kinds = Kinds(equations.graph, equations.of, equations.normalised)
     for vector in equations.system.null_space(names):
         moves = {name: int(vector[name]) for name in names if name in vector}
         exact = not any(vector.get(u) for u in equations.normalised)
-        generators.append(Generator.of(moves, exact=exact))
+        kind = kinds.kind(vector, moves)
+        solutions[Generator.of(moves, exact=exact, kind=kind)] = vector
     position = {name: i for i, name in enumerate(names)}
-    return tuple(sorted(generators, key=lambda g: [position[n] for n in g.moves]))
+    return dict(sorted(solutions.items(), key=lambda item: [position[n] for n in item[0].moves]))
+
+
+def _dropped(
+    generator: Generator, vector: Vector, equations: Equations, evaluator: Evaluator
+) -> str:
+    """That evaluation contradicts a symmetry, and where."""
+    step = 1.0 / max(abs(k) for k in generator.moves.values())
+    element: dict[str, Factor] = {n: math.exp(step * k) for n, k in generator.moves.items()}
+
+    def expected(node: Node) -> float:
+        return math.exp(step * vector.get(equations.of(node), 0))
+
+    found = contradiction(equations.graph, equations.null, element, expected, evaluator.rounding)
+    where = f": scaling breaks along {found.chain}" if found else ""
+    return (
+        f"evaluation contradicts the symmetry \u201c{generator.words}\u201d, so it is left out "
+        f"and the group is smaller{where}"
+    )
 
 
 def _basis(generators: Sequence[Generator], names: tuple[str, ...]) -> np.ndarray:
@@ -72,22 +100,3 @@ def _basis(generators: Sequence[Generator], names: tuple[str, ...]) -> np.ndarra
         for name, steps in generator.moves.items():
             basis[position[name], column] = steps
     return basis
-
-
-def _channels(
-    equations: ChannelEquations, evaluator: Evaluator
-) -> tuple[ChannelScales, tuple[str, ...]]:
-    """The scales of single channels, or none where evaluation contradicts them."""
-    shapes = {name: p.shape for name, p in evaluator.parameters.items()}
-    laws, count = numbered(equations.laws, equations.ids)
-    scales = channel_scales(laws, count, shapes, equations.null_names)
-    if count == 1:
-        return scales, ()
-    source = derived_generator(0, "channel symmetry")
-    e = torch.exp(torch.rand(count, generator=source, dtype=torch.float64) - 0.5)
-    e[0] = 1.0
-    element = {name: laws[name].factor(e) for name in shapes if name in laws}
-    if change_under([element], evaluator, up_to_eps=equations.normalises) is not None:
-        return scales, ()
-    note = "evaluation contradicts the symmetries of single channels, so none is used"
-    return ChannelScales.none(len(scales.plus)), (note,)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from flatmeter.risk.space import ParameterSpace
+from flatmeter.symmetry.channel_scales import ChannelScales
+from flatmeter.symmetry.kinds import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,16 +22,20 @@ class Generator:
         words: what it does, such as ``fc1.weight, fc1.bias up; fc2.weight down``.
         moves: the log-scale of every tensor that it moves, by name.
         exact: it holds to rounding, not only as far as ε in a normalisation is negligible.
+        kind: which sort of rescaling it is.
     """
 
     words: str
     moves: Mapping[str, int]
     exact: bool = True
+    kind: Kind = "between layers"
 
     @classmethod
-    def of(cls, moves: Mapping[str, int], *, exact: bool) -> Generator:
+    def of(
+        cls, moves: Mapping[str, int], *, exact: bool, kind: Kind = "between layers"
+    ) -> Generator:
         """A generator with its words."""
-        return cls(words=in_words(moves), moves=dict(moves), exact=exact)
+        return cls(words=in_words(moves), moves=dict(moves), exact=exact, kind=kind)
 
 
 def in_words(moves: Mapping[str, int]) -> str:
@@ -48,44 +54,6 @@ def in_words(moves: Mapping[str, int]) -> str:
 
 
 @dataclass(frozen=True)
-class ChannelScales:
-    """One scale for each channel: entry p of the flat vector moves by ``s[plus_p] − s[minus_p]``.
-
-    Identifier 0 stands for the scale that is fixed: ``s[0]`` counts as zero.
-
-    Args:
-        plus, minus: ``[P]`` int64 identifiers, on the CPU.
-        count: number of identifiers, 0 included.
-        null: ``[P]`` bool, entries of biases that change nothing whatever their value.
-    """
-
-    plus: Tensor
-    minus: Tensor
-    count: int
-    null: Tensor
-
-    @classmethod
-    def none(cls, dim: int) -> ChannelScales:
-        """No entry of a flat vector ``[dim]`` moves."""
-        zero = torch.zeros(dim, dtype=torch.long)
-        return cls(zero, zero, 1, torch.zeros(dim, dtype=torch.bool))
-
-    def factors(self, s: Tensor) -> Tensor:
-        """What every entry is multiplied by ``[P]``.
-
-        Args:
-            s: ``[count]`` log-scales; that of identifier 0 is ignored.
-        """
-        scale = s.exp()
-        scale[0] = 1.0
-        return scale[self.plus.to(s.device)] / scale[self.minus.to(s.device)]
-
-    def act(self, s: Tensor, flat: Tensor) -> Tensor:
-        """The flat vector ``[P]`` with every channel scaled by ``s [count]``."""
-        return flat * self.factors(s.to(flat.device, flat.dtype))
-
-
-@dataclass(frozen=True)
 class SymmetryGroup:
     """The linear space A of log-scales ``a`` with ``f(e^{a_1} w_1, …, e^{a_n} w_n) = f(w)``.
 
@@ -96,6 +64,7 @@ class SymmetryGroup:
         unknown_operators: operators without a rule, by name, with how often they occur; they
             hold their tensors fixed and may hide symmetries.
         error: largest relative change of the outputs under random elements, as evaluated.
+        exact_error: the same under elements of which nothing depends on an ε.
         notes: what a reader should know, such as symmetries that evaluation contradicted.
         channels: the finer scales of single channels.
     """
@@ -106,6 +75,7 @@ class SymmetryGroup:
     channels: ChannelScales
     unknown_operators: Mapping[str, int] = field(default_factory=dict)
     error: float = 0.0
+    exact_error: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property

@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.attention import math_attention
-from flatmeter.risk.epsilon import scaled_eps
 from flatmeter.risk.logits import logits_of
 from flatmeter.symmetry.group import Generator
+from flatmeter.symmetry.ideal import ideal
 
 DRAWS = 2
 """Random elements that are evaluated."""
@@ -40,6 +39,11 @@ SHRINKS = 0.1
 """A change that is due to ε becomes smaller by at least this factor."""
 
 
+Factor = float | Tensor | Callable[[], Tensor]
+"""What a parameter is multiplied by: a number, or numbers that broadcast to it, or a function that
+makes these when they are needed, which spares the memory of all of them together."""
+
+
 class Evaluator:
     """A float64 copy of the network that says how much its outputs change.
 
@@ -47,6 +51,9 @@ class Evaluator:
         module: the network; left as it is.
         inputs: example inputs ``[n, …]``.
         names: the tensors that may be scaled.
+
+    Attributes:
+        others: further inputs whose outputs count as well.
     """
 
     def __init__(self, module: nn.Module, inputs: Tensor, names: Sequence[str]) -> None:
@@ -55,28 +62,40 @@ class Evaluator:
         self.module = copy.deepcopy(module).to(device, torch.float64)
         self.inputs = inputs.to(device, torch.float64 if inputs.is_floating_point() else None)
         self.parameters = {n: self.module.get_parameter(n).detach() for n in names}
+        self._originals = {n: module.get_parameter(n).detach() for n in names}
+        self.others: tuple[Tensor, ...] = ()
         self._trained: dict[float, Tensor] = {}
 
-    def outputs(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The network's outputs with some of its parameters replaced."""
-        with torch.no_grad(), math_attention():
-            out = functional_call(self.module, dict(parameters), (self.inputs,))
-        return logits_of(out)
+    def outputs(self, factors: Mapping[str, Factor] | None = None) -> Tensor:
+        """The network's outputs with some of its parameters multiplied.
+
+        The copy's own parameters are changed and restored: giant networks fit in memory twice, not
+        three times.
+        """
+        factors = factors or {}
+        try:
+            for name, factor in factors.items():
+                value = factor() if callable(factor) else factor
+                value = torch.as_tensor(value, dtype=torch.float64, device=self.inputs.device)
+                self.parameters[name].mul_(value)
+            with torch.no_grad(), math_attention():
+                batches = (self.inputs, *self.others)
+                return torch.cat([logits_of(self.module(x)).flatten() for x in batches])
+        finally:
+            for name in factors:
+                self.parameters[name].copy_(self._originals[name])
 
     def trained_outputs(self, eps_factor: float = 1.0) -> Tensor:
         """The network's outputs as it is, or with another ε in its normalisation layers."""
         if eps_factor not in self._trained:
-            with scaled_eps(self.module, eps_factor):
-                self._trained[eps_factor] = self.outputs({})
+            with ideal(self.module, eps_factor):
+                self._trained[eps_factor] = self.outputs()
         return self._trained[eps_factor]
 
     @cached_property
     def rounding(self) -> float:
         """Relative change of the outputs that may be due to rounding in this network."""
-        factors = {}
-        for name, p in self.parameters.items():
-            noise = torch.randn(p.shape, generator=derived_generator(0, f"nudge {name}"))
-            factors[name] = 1.0 + NUDGE * noise.double()
+        factors = {name: partial(_nudge, name, p) for name, p in self.parameters.items()}
         return min(max(ROUNDING, self.change(factors)), AMPLIFIED)
 
     @property
@@ -84,25 +103,26 @@ class Evaluator:
         """All outputs are zero, so that evaluation shows nothing."""
         return not bool(self.trained_outputs().any())
 
-    def change(self, factors: Mapping[str, float | Tensor], eps_factor: float = 1.0) -> float:
+    def change(self, factors: Mapping[str, Factor], eps_factor: float = 1.0) -> float:
         """Relative change of the outputs when parameters are multiplied.
 
         Args:
-            factors: by name, one for the tensor or one for each entry; other parameters stay.
+            factors: by name; other parameters stay.
             eps_factor: ε of every normalisation layer is multiplied by this, before and after.
 
         Returns:
             The change; infinite where the outputs are not finite.
         """
         before = self.trained_outputs(eps_factor)
-        moved = {}
-        for name, factor in factors.items():
-            factor = torch.as_tensor(factor, dtype=torch.float64, device=self.inputs.device)
-            moved[name] = self.parameters[name] * factor
-        with scaled_eps(self.module, eps_factor):
-            after = self.outputs(moved)
+        with ideal(self.module, eps_factor):
+            after = self.outputs(factors)
         change = float((after - before).norm() / before.norm().clamp_min(1e-300))
         return change if change == change else float("inf")
+
+
+def _nudge(name: str, parameter: Tensor) -> Tensor:
+    noise = torch.randn(parameter.shape, generator=derived_generator(0, f"nudge {name}"))
+    return 1.0 + NUDGE * noise.double()
 
 
 def draws(generators: Sequence[Generator]) -> list[dict[str, float]]:
@@ -124,27 +144,22 @@ def draws(generators: Sequence[Generator]) -> list[dict[str, float]]:
 
 def verified(
     generators: Sequence[Generator], evaluator: Evaluator
-) -> tuple[tuple[Generator, ...], float, tuple[str, ...]]:
+) -> tuple[tuple[Generator, ...], float, float]:
     """Leave out what evaluation contradicts.
 
     Random combinations pass only if every generator does, so that generators are evaluated one by
     one only where those fail.
 
     Returns:
-        The generators that hold, the largest relative change of the outputs under random
-        combinations of them, and notes that name the others.
+        The generators that hold, and the largest relative changes of the outputs under random
+        combinations of those that are exact, and of the others.
     """
     exact = [g for g in generators if g.exact]
     approximate = [g for g in generators if not g.exact]
     kept_exact, error = _holding(exact, evaluator, up_to_eps=False)
     kept_approximate, change = _holding(approximate, evaluator, up_to_eps=True)
     kept = {*kept_exact, *kept_approximate}
-    notes = tuple(
-        f"evaluation contradicts the symmetry \u201c{g.words}\u201d, so it is left out"
-        for g in generators
-        if g not in kept
-    )
-    return tuple(g for g in generators if g in kept), max(error, change), notes
+    return tuple(g for g in generators if g in kept), error, change
 
 
 def _holding(
@@ -167,7 +182,7 @@ def _holding(
 
 
 def change_under(
-    elements: Sequence[Mapping[str, float | Tensor]], evaluator: Evaluator, *, up_to_eps: bool
+    elements: Sequence[Mapping[str, Factor]], evaluator: Evaluator, *, up_to_eps: bool
 ) -> float | None:
     """Largest relative change of the outputs, or ``None`` where an element is no symmetry.
 
@@ -187,6 +202,6 @@ def change_under(
     return largest
 
 
-def _vanishes(element: Mapping[str, float | Tensor], evaluator: Evaluator, change: float) -> bool:
+def _vanishes(element: Mapping[str, Factor], evaluator: Evaluator, change: float) -> bool:
     enough = max(evaluator.rounding, SHRINKS * change)
     return any(evaluator.change(element, factor) <= enough for factor in EPS_FACTORS)

@@ -10,14 +10,14 @@ import torch
 from scipy.optimize import minimize as scipy_minimize
 
 from flatmeter.symmetry.balance import balance as balance_channels
-from flatmeter.symmetry.group import ChannelScales
+from flatmeter.symmetry.channel_scales import ChannelScales, Scale
 from flatmeter.symmetry.minimise import minimise
 
 
 def balance(weights, plus, minus, count):
     plus, minus = torch.as_tensor(plus), torch.as_tensor(minus)
-    nothing = torch.zeros(len(plus), dtype=torch.bool)
-    return balance_channels(weights, ChannelScales(plus, minus, count, nothing))
+    channels = ChannelScales((Scale(plus, minus),), (plus.shape,), count, (False,))
+    return balance_channels(weights, channels)
 
 
 def test_one_hidden_neuron():
