@@ -1,0 +1,95 @@
+"""What people call the symmetries of networks whose groups are known."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flatmeter.risk.space import ParameterSpace
+from flatmeter.symmetry.find import find_group
+
+KINDS = {
+    "mlp": {"between layers": 2},
+    "residual": {"between layers": 2},
+    "gated unit": {"between layers": 2},
+    "attention": {"query-key": 1, "value-output": 1, "bias without effect": 1},
+    # The stream's writers, and with the last gain what reads them.
+    "pre-norm": {"scale-invariant": 1, "between layers": 3},
+    "post-norm": {"scale-invariant": 1, "between layers": 2},
+    "swiglu": {"scale-invariant": 1, "between layers": 3},
+    "concatenated": {"between layers": 1},
+    "batch-norm, stored": {"between layers": 2},
+    # Both weights, and the first gain, which the second batch-norm takes away.
+    "batch-norm, own": {"scale-invariant": 3, "bias without effect": 1, "between layers": 1},
+    "weight-norm": {"scale-invariant": 2, "between layers": 1},
+    "group-norm": {"scale-invariant": 1, "between layers": 1},
+    "tied embedding": {"between layers": 2},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_known_networks(found, name):
+    assert Counter(g.kind for g in found(name).group.generators) == KINDS[name]
+
+
+def kinds_of(net, x):
+    net = net.double().eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    group = find_group(net, x, ParameterSpace.from_module(net).names)
+    return {g.words: g.kind for g in group.generators}
+
+
+class WrittenAttention(nn.Module):
+    """Scores, mask, softmax and dropout written out."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(4, 4, bias=False) for _ in range(4))
+
+    def forward(self, x):
+        scores = torch.matmul(self.q(x), self.k(x).transpose(1, 2)) / 2.0
+        mask = torch.ones(3, 3, dtype=torch.bool).tril()
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        return self.o(F.dropout(weights, 0.1, self.training) @ self.v(x))
+
+
+def test_attention_that_is_written_out():
+    assert kinds_of(WrittenAttention(), torch.randn(2, 3, 4).double()) == {
+        "q.weight up; k.weight down": "query-key",
+        "v.weight up; o.weight down": "value-output",
+    }
+
+
+class LowRank(nn.Module):
+    """A weight made of two factors, and a parameter that nothing uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(2, 4))
+        self.spare = nn.Parameter(torch.randn(2))
+        self.aside = nn.Linear(4, 2, bias=False)
+
+    def forward(self, x):
+        self.aside(x)
+        return F.linear(x, self.a @ self.b)
+
+
+def test_factors_of_a_weight_and_what_is_not_used():
+    assert kinds_of(LowRank(), torch.randn(2, 4).double()) == {
+        "a up; b down": "factors",
+        "spare alone": "unused",
+        "aside.weight alone": "unused",
+    }
+
+
+def test_a_weight_divided_by_its_own_norm():
+    net = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Tanh())
+    nn.utils.parametrizations.spectral_norm(net[0])
+    kinds = kinds_of(net, torch.randn(2, 4).double())
+    assert set(kinds.values()) <= {"scale-invariant"}
