@@ -3,8 +3,9 @@
 The public names are imported when they are first used, so that ``import flatmeter`` is quick:
 
 - :func:`load` reads a checkpoint, :func:`measure` measures it, :func:`save` writes one that says
-  which network, data and loss it belongs to;
-- :class:`Subject`, :class:`Dataset`, :class:`Results` and :class:`Row` are what these give;
+  which network, data and loss it belongs to, :func:`symmetries` finds a network's rescalings;
+- :class:`Subject`, :class:`Dataset`, :class:`Results`, :class:`Row` and :class:`Symmetries` are
+  what these give;
 - :class:`Measure`, :class:`MeasureSettings`, :class:`Measurement`, :class:`Part`,
   :class:`Estimate` and :class:`Why` are what a measure of your own is made of.
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from flatmeter.results.record import Row
     from flatmeter.runner import measure
     from flatmeter.saving import save
+    from flatmeter.scalings import Symmetries, symmetries
     from flatmeter.subject import Subject, load
 
 __all__ = [
@@ -39,11 +41,13 @@ __all__ = [
     "Results",
     "Row",
     "Subject",
+    "Symmetries",
     "Why",
     "__version__",
     "load",
     "measure",
     "save",
+    "symmetries",
 ]
 
 _HOMES = {
@@ -58,10 +62,12 @@ _HOMES = {
     "Results": "flatmeter.results.collection",
     "Row": "flatmeter.results.record",
     "Subject": "flatmeter.subject",
+    "Symmetries": "flatmeter.scalings",
     "Why": "flatmeter.estimate",
     "load": "flatmeter.subject",
     "measure": "flatmeter.runner",
     "save": "flatmeter.saving",
+    "symmetries": "flatmeter.scalings",
 }
 
 
