@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import flatmeter
-from flatmeter.errors import NotApplicable, UsageError
+from flatmeter.errors import UsageError
 from flatmeter.model.zoo import cnn, mlp, resnet
 from flatmeter.scalings import examine
 
@@ -79,20 +79,3 @@ def test_fresh_weights_hide_nothing():
     assert not values["stage0_0.inner.norm1.weight"].any()
     assert found.group.notes == ()
     assert found.group.error > 0  # some rounding, where zeros would show none
-
-
-def test_a_network_whose_graph_cannot_be_had():
-    class Odd(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.linear(x) if float(x.sum()) > 1e9 else self.linear(2 * x)
-
-    try:
-        found = flatmeter.symmetries(Odd(), input_shape=(4,))
-    except NotApplicable as error:
-        assert "symmetries are not known" in str(error)
-    else:
-        assert found.dim == 0
