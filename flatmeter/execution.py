@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Known = Callable[[str, str], "list[Row] | None"]
+Saved = Callable[[str], "Mapping[str, np.ndarray]"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Finished:
     Args:
         rows: headline first.
         state: raw numbers to be kept beside the rows.
+        lineage: by which later measurements that go on from the state find it.
         reused: the rows were measured by an earlier run.
         code: exit code of a failure.
         trace: traceback of an exception that nobody foresaw.
@@ -47,13 +49,18 @@ class Finished:
 
     rows: list[Row]
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lineage: str | None = None
     reused: bool = False
     code: ExitCode = ExitCode.OK
     trace: str | None = None
 
 
 def run(
-    subject: Subject, plan: Plan, watch: Watch, known: Known | None = None
+    subject: Subject,
+    plan: Plan,
+    watch: Watch,
+    known: Known | None = None,
+    saved: Saved | None = None,
 ) -> Iterator[Finished]:
     """Every measure of the plan, as it finishes.
 
@@ -62,16 +69,19 @@ def run(
         plan: how.
         watch: told what is being done; raises when the run must stop.
         known: gives the rows of a key and headline that were measured before.
+        saved: gives the state of a lineage, to go on from.
 
     Raises:
         Stopped: by the watch; the measure in flight is abandoned.
         FlatmeterError: nothing can be measured.
     """
     with full_float32():
-        yield from _run(subject, plan, watch, known)
+        yield from _run(subject, plan, watch, known, saved)
 
 
-def _run(subject: Subject, plan: Plan, watch: Watch, known: Known | None) -> Iterator[Finished]:
+def _run(
+    subject: Subject, plan: Plan, watch: Watch, known: Known | None, saved: Saved | None
+) -> Iterator[Finished]:
     before = fingerprint(subject.model)
     bench = Workbench(subject, plan)
     evaluation: Evaluation | None = None
@@ -86,7 +96,7 @@ def _run(subject: Subject, plan: Plan, watch: Watch, known: Known | None) -> Ite
             evaluation, notes = bench.prepare()
             for note in notes:
                 watch.note(f"{subject.name}: {note}")
-        yield _one(bench, measure_, key, evaluation, watch)
+        yield _one(bench, measure_, key, evaluation, watch, saved)
         if fingerprint(subject.model) != before:
             raise FlatmeterError(f"{measure_.name} changed the network that it was given")
 
@@ -105,7 +115,12 @@ def _known(subject: Subject, measure_: Measure, key: str, known: Known | None) -
 
 
 def _one(
-    bench: Workbench, measure_: Measure, key: str, evaluation: Evaluation, watch: Watch
+    bench: Workbench,
+    measure_: Measure,
+    key: str,
+    evaluation: Evaluation,
+    watch: Watch,
+    saved: Saved | None,
 ) -> Finished:
     """One measure, with whatever happens to it as rows."""
     bn = bench.plan.mode(measure_)
@@ -113,8 +128,11 @@ def _one(
     base = replace(base, loss=evaluation.loss, accuracy=evaluation.accuracy)
     watch(f"{bench.subject.name}: {measure_.name}")
     started = time.perf_counter()
+    origin = bench.plan.lineage(bench.subject, measure_)
+    lineage = None if origin is None else key_of(origin)
     try:
-        measurement, spent = _attempt(bench, measure_, watch)
+        before = current().from_first(lambda: saved(lineage) if saved and lineage else {})
+        measurement, spent = _attempt(bench, measure_, watch, before)
         bench.check_untouched(bn, measure_)
         base = replace(base, seconds=round(time.perf_counter() - started, 4), **spent)
         if bench.subject.data.unseen == 0:
@@ -122,7 +140,8 @@ def _one(
         base = replace(base, rounding=bench.rounding(bn))
         rows = rows_of(measurement, base, bench.plan.confidence)
         bad = any(row.status == "error" and row.scope == NETWORK for row in rows)
-        return Finished(rows, measurement.state, code=ExitCode.FAILED if bad else ExitCode.OK)
+        code = ExitCode.FAILED if bad else ExitCode.OK
+        return Finished(rows, measurement.state, lineage, code=code)
     except Stopped:
         raise
     except Exception as error:
@@ -132,13 +151,13 @@ def _one(
 
 
 def _attempt(
-    bench: Workbench, measure_: Measure, watch: Watch
+    bench: Workbench, measure_: Measure, watch: Watch, saved: Mapping[str, np.ndarray]
 ) -> tuple[Measurement, dict[str, Any]]:
     """The measurement and its cost, with ever smaller batches while memory runs out."""
     while True:
         try:
             with current().together(measure_.name):
-                context = bench.context(measure_, watch)
+                context = bench.context(measure_, watch, saved)
                 cost = context.risk.cost.snapshot()
                 reset_peak(bench.plan.device)
                 measurement = measure_.compute(context)

@@ -91,6 +91,17 @@ class Plan:
             "bn": [subject.bn_mode(mode), bn_batch],
         }
 
+    def lineage(self, subject: Subject, measure: Measure) -> dict[str, Any] | None:
+        """The same for all measurements that go on from one another's state.
+
+        ``None`` for a measure that cannot.
+        """
+        if measure.effort is None:
+            return None
+        whole = self.ingredients(subject, measure)
+        settings = {k: v for k, v in whole["settings"].items() if k not in measure.effort}
+        return {**whole, "settings": settings, "tolerance": "any"}
+
 
 def choose(
     names: Sequence[str | Measure | type[Measure]] | str = "all",

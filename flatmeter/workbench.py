@@ -6,7 +6,9 @@ import copy
 import difflib
 import fnmatch
 import hashlib
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -98,8 +100,8 @@ class Workbench:
                 raise_non_finite(risk)
         return evaluation, notes
 
-    def context(self, measure: Measure, watch: Watch) -> Context:
-        """What a measure is given."""
+    def context(self, measure: Measure, watch: Watch, saved: Mapping[str, np.ndarray]) -> Context:
+        """What a measure is given, with the state of an earlier measurement."""
         bn = self.plan.mode(measure)
         risk = self.risk(bn)
         return Context(
@@ -113,6 +115,7 @@ class Workbench:
             progress=watch.within(f"{self.subject.name}: {measure.name}"),
             lr=self.plan.lr,
             training_weight_decay=self.plan.weight_decay or None,
+            saved=saved,
         )
 
     def rounding(self, bn: BNMode) -> float | None:

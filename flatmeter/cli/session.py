@@ -187,8 +187,9 @@ class Session:
                 with self.ranks.together(f"reading {path}"):
                     subject = loader.load(path)
                 self._subject(subject)
-                known = self.store.finished if self.store and not self.force else None
-                for finished in run(subject, plan, self.watch, known):
+                earlier = self.store if not self.force else None
+                known, saved = (earlier.finished, earlier.state) if earlier else (None, None)
+                for finished in run(subject, plan, self.watch, known, saved):
                     with self.interrupts.held():
                         self._keep(finished)
                     if finished.code and not self.settings.keep_going:
@@ -217,7 +218,7 @@ class Session:
         """One measure has ended: on the disk first, then on the screen."""
         rows = finished.rows
         if self.store is not None and not finished.reused:
-            self.store.append(rows, finished.state)
+            self.store.append(rows, finished.state, finished.lineage)
         self.progress.done += 1
         self.outcome.add(rows[0].checkpoint, finished.code)
         self.outcome.unconverged |= any(

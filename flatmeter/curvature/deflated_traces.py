@@ -18,7 +18,7 @@ from flatmeter.spectral.finite import finite
 from flatmeter.spectral.memory import vectors_that_fit
 from flatmeter.spectral.operator import rounding
 from flatmeter.spectral.probes import rademacher
-from flatmeter.spectral.trace import MIN_PROBES
+from flatmeter.spectral.trace import MIN_PROBES, drawn
 
 Method = Literal["auto", "hutchinson", "hutchpp"]
 
@@ -41,6 +41,7 @@ def hessian_traces(
     rtol: float = 0.01,
     confidence: float = 0.95,
     max_probes: int = 500,
+    saved: tuple[str, np.ndarray] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> LayerTraces:
     """Traces of the Hessian's diagonal blocks, as ``layer_traces`` gives them but for the probes.
@@ -59,6 +60,8 @@ def hessian_traces(
         rtol: half-width of the total's interval, relative to the total.
         confidence: coverage of that interval.
         max_probes: most probes, those of the sketch counted.
+        saved: kind and probes of an earlier run with the same risk, method and seed; the result is
+            that of a run from scratch.
         progress: told what is being done; may raise to stop.
 
     Returns:
@@ -66,6 +69,10 @@ def hessian_traces(
     """
     plain = risk.without_weight_decay()
     ways = Ways.of(plain, "hessian", seed)
+
+    def earlier(kind: str) -> np.ndarray:
+        fitting = saved is not None and saved[0] == kind
+        return saved[1] if saved and fitting else np.zeros((0, len(risk.space.names)))
 
     def undeflated(most: int) -> LayerTraces:
         return layer_traces(
@@ -75,6 +82,7 @@ def hessian_traces(
             rtol=rtol,
             confidence=confidence,
             max_probes=most,
+            saved=earlier("plain"),
             progress=progress,
         )
 
@@ -85,23 +93,31 @@ def hessian_traces(
     known = undeflated(2)
     target = Target(np.ones_like, rtol, confidence)
     start = _Start.drawn(_Probes(plain, ways, seed), known.base)
-    progress(f"layer traces: probe {MIN_PROBES}")
-    probes, base, rows = start.probes, known.base, start.rows
+    probes, base, head, kind = start.probes, known.base, start.rows, "signs"
     if method == "hutchpp" or start.needed(target) > ENOUGH:
         probes, base = start.deflated()
-        rows = rows[:0]
-    used = MIN_PROBES
-    while not (len(rows) >= MIN_PROBES and target.met(base, rows)) and used < max_probes:
-        last = min(used + BLOCK, max_probes)
-        rows = np.concatenate([rows, probes.draw(used, last)])
-        used = last
-        progress(f"layer traces: probe {used}")
+        head, kind = head[:0], "deflated"
+
+    def draw(first: int, last: int) -> np.ndarray:
+        return probes.draw(MIN_PROBES + first, MIN_PROBES + last)
+
+    def enough(rest: np.ndarray) -> bool:
+        progress(f"layer traces: probe {MIN_PROBES + len(rest)}")
+        rows = np.concatenate([head, rest])
+        return len(rows) >= MIN_PROBES and target.met(base, rows)
+
+    rest = np.zeros((0, len(base)))
+    if not enough(rest):
+        most = max_probes - MIN_PROBES
+        rest = drawn(draw, earlier(kind)[len(head) :][:most], BLOCK, most, enough)
+    rows, used = np.concatenate([head, rest]), MIN_PROBES + len(rest)
     return replace(
         known,
         base=base,
         probes=rows,
         converged=target.met(base, rows),
         notes=(f"traces of {len(ways.open_names)} tensors were estimated from {used} probes",),
+        kind=kind,
     )
 
 

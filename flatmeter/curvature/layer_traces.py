@@ -22,7 +22,7 @@ from flatmeter.curvature.trace_probes import (
 from flatmeter.estimate import Estimate, Why, student_quantile
 from flatmeter.risk.empirical import EmpiricalRisk
 from flatmeter.spectral.skewness import cautious_error
-from flatmeter.spectral.trace import CAUTION, MIN_PROBES
+from flatmeter.spectral.trace import CAUTION, MIN_PROBES, drawn
 
 Curvature = Literal["ggn", "hessian"]
 
@@ -47,6 +47,7 @@ class LayerTraces:
         notes: which tensors were not exact, in words.
         groups: of the samples, where these are a sample of the data.
         group_sums: traces of every group's sum of losses, ``[G, n]``.
+        kind: of the probes; those of one kind and run extend one another.
     """
 
     names: tuple[str, ...]
@@ -57,6 +58,7 @@ class LayerTraces:
     notes: tuple[str, ...] = ()
     groups: DataGroups | None = None
     group_sums: np.ndarray | None = None
+    kind: str = "plain"
 
     @property
     def values(self) -> np.ndarray:
@@ -106,6 +108,7 @@ def layer_traces(
     confidence: float = 0.95,
     max_probes: int = 500,
     weights: Callable[[np.ndarray], np.ndarray] = np.ones_like,
+    saved: np.ndarray | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> LayerTraces:
     """Traces of the diagonal blocks of the Gauss-Newton matrix or of the Hessian.
@@ -126,6 +129,8 @@ def layer_traces(
         max_probes: most probes.
         weights: from the traces ``[n]`` to the weights ``[n]`` of the sum that is wanted; the
             plain total if left out.
+        saved: plain probes ``[m, n]`` of an earlier run with the same risk, curvature and seed; the
+            result is that of a run from scratch.
         progress: told what is being done; may raise to stop.
 
     Returns:
@@ -144,7 +149,8 @@ def layer_traces(
     if draws := ways.draws(risk):
         target = Target(weights, rtol, confidence)
         least = MIN_PROBES if ways.open_names else COLUMN_PROBES
-        probes, converged = _until(draws, base, target, (least, max_probes), progress)
+        earlier = probes if saved is None else saved[:max_probes]
+        probes, converged = _until(draws, base, target, (least, max_probes), earlier, progress)
     if groups is not None and draws:
         progress("layer traces of groups of samples")
         group_sums = group_sums + groups.sums(ways.few_probes).numpy()
@@ -244,19 +250,25 @@ def _until(
     base: np.ndarray,
     target: Target,
     limits: tuple[int, int],
+    saved: np.ndarray,
     progress: Callable[[str], None],
 ) -> tuple[np.ndarray, bool]:
     """Draw blocks of probes, each a sum of what is drawn, until the target is met."""
-    rows = np.zeros((0, len(base)))
-    least, max_probes = limits
-    while True:
-        stop = min(len(rows) + (PROBE_BLOCK if len(rows) else least), max_probes)
-        rows = np.concatenate([rows, sum(draw(len(rows), stop) for draw in draws)])
+    least, most = limits
+
+    def draw(first: int, last: int) -> np.ndarray:
+        return np.asarray(sum(each(first, last) for each in draws))
+
+    def met(rows: np.ndarray) -> bool:
+        enough = len(rows) >= max(2, min(least, most))
+        return enough and target.met(base, rows)
+
+    def enough(rows: np.ndarray) -> bool:
         progress(f"layer traces: probe {len(rows)}")
-        if len(rows) > 1 and target.met(base, rows):
-            return rows, True
-        if len(rows) >= max_probes:
-            return rows, False
+        return met(rows)
+
+    rows = drawn(draw, saved, PROBE_BLOCK, most, enough)
+    return rows, met(rows)
 
 
 def _notes(open_names: list[str], sampled: bool, probes: int) -> tuple[str, ...]:

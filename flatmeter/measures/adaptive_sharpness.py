@@ -84,6 +84,7 @@ class AdaptiveSharpness(Measure):
     requires = ("first derivatives",)
     default_bn = "eval"
     quantities = ("average", "worst")
+    effort = ("rtol", "samples")
     Settings = Settings
 
     def expense(self, columns: int) -> Expense:
@@ -104,11 +105,11 @@ class AdaptiveSharpness(Measure):
         rises = GroupRises.of(ball, risk)
         if rises is not None:
             worst = worst.of_sample(rises.stderr(rises.at(ascents[0].point)))
-        average, draws = average_estimate(ball, ascents, settings, context, rises)
+        average, state = average_estimate(ball, ascents, settings, context, rises)
         return Measurement(
             quantities={"average": average, "worst": worst},
             notes=_notes(ball, ascents, settings),
-            state={"draws": draws, "starts": np.array([a.value for a in ascents])},
+            state={**state, "starts": np.array([a.value for a in ascents])},
         )
 
 
@@ -194,13 +195,24 @@ def average_estimate(
     settings: Settings,
     context: Context,
     rises: GroupRises | None,
-) -> tuple[Estimate, Floats]:
-    """The mean over Gaussian perturbations; and ``[n, 2]`` values and controls of the draws."""
+) -> tuple[Estimate, dict[str, Floats]]:
+    """The mean over Gaussian perturbations, and its state.
+
+    That is values and controls of the draws, ``[n, 2]``, and what each sees in every group of
+    samples, ``[n, G]``.
+    """
     worst = ascents[0].point
     direction = worst / worst.norm().clamp_min(1e-300)
     shares: list[Tensor] = []
+    earlier = context.saved.get("draws", np.zeros((0, 2)))
+    earlier_shares = context.saved.get("shares", np.zeros((0, 0)))
+    if rises is not None and len(earlier_shares) < len(earlier):
+        earlier = earlier[:0]  # made without groups of samples
 
     def draw(i: int) -> tuple[float, float]:
+        if i < len(earlier):
+            shares.extend(torch.from_numpy(row) for row in earlier_shares[i : i + 1])
+            return float(earlier[i, 0]), float(earlier[i, 1])
         noise = torch.randn(len(direction), generator=context.generator("adaptive draw", i))
         z = noise.to(direction)
         if rises is None:
@@ -217,12 +229,15 @@ def average_estimate(
         max_draws=settings.samples,
         progress=context.progress,
     )
-    if rises is not None and len(draws) > 2:
-        # The same regression for every group: what the draws have in common falls out.
-        table = torch.stack(shares, 1).numpy()
-        means = [controlled(row, draws[:, 1].tolist())[0] for row in table]
-        estimate = estimate.of_sample(rises.stderr(torch.tensor(means, dtype=torch.float64)))
-    return estimate, draws
+    state = {"draws": draws}
+    if rises is not None:
+        state["shares"] = torch.stack(shares).numpy()
+        if len(draws) > 2:
+            # The same regression for every group: what the draws have in common falls out.
+            controls = draws[:, 1].tolist()
+            means = [controlled(row, controls)[0] for row in state["shares"].T]
+            estimate = estimate.of_sample(rises.stderr(torch.tensor(means, dtype=torch.float64)))
+    return estimate, state
 
 
 def _notes(ball: Ball, ascents: list[Ascent], settings: Settings) -> tuple[str, ...]:

@@ -75,6 +75,9 @@ class Measure(ABC):
         invariant_to: the transformations that leave the value unchanged, in words.
         requires: what the network or data must have, in words (shown by ``flatmeter list``).
         default_bn: how batch-norm is evaluated unless ``--bn`` says otherwise.
+        effort: options that only say when to stop. Where they are given, ``compute`` can go on from
+            the state of an earlier measurement, ``context.saved``, that differs in these and in the
+            run's tolerances only; the result is that of a run from scratch.
         on_request: left out of ``all``, because it costs much more than the others.
         quantities: name of every quantity it reports, the first is the one a table shows.
         Settings: the pydantic model of its options.
@@ -87,6 +90,7 @@ class Measure(ABC):
     invariant_to: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
     default_bn: ClassVar[BNMode] = "eval"
+    effort: ClassVar[tuple[str, ...] | None] = None
     on_request: ClassVar[bool] = False
     quantities: ClassVar[tuple[str, ...]] = ("value",)
     Settings: ClassVar[type[MeasureSettings]] = MeasureSettings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from flatmeter.randomness import derived_generator
@@ -26,6 +27,8 @@ class Context:
         seed: of the run.
         progress: told in words what is being done, and raises when the run must stop.
         lr, training_weight_decay: the optimiser's, where the user gave them.
+        saved: state of an earlier measurement to go on from, see :attr:`Measure.effort`; empty
+            where there is none.
     """
 
     risk: EmpiricalRisk
@@ -38,6 +41,7 @@ class Context:
     progress: Callable[[str], None] = field(default=lambda text: None)
     lr: float | None = None
     training_weight_decay: float | None = None
+    saved: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def generator(self, purpose: str, index: int = 0) -> torch.Generator:
         """A CPU generator that depends on the seed, a purpose and an index only.

@@ -30,7 +30,7 @@ from flatmeter.measures.base import Measure, Measurement, MeasureSettings
 from flatmeter.measures.context import Context
 from flatmeter.measures.expense import Expense
 from flatmeter.risk.cost import PRODUCT
-from flatmeter.spectral.density import MIN_PROBES, Density, density
+from flatmeter.spectral.density import MIN_PROBES, Density, Quadrature, density
 from flatmeter.spectral.summary import Summary, decades
 
 
@@ -55,6 +55,7 @@ class HessianDensity(Measure):
     invariant_to = ("permutations of hidden units",)
     requires = ("second derivatives",)
     on_request = True
+    effort = ("max_products",)
     quantities = ("frobenius_norm", "effective_rank", "negative_share", "positive_share")
     Settings = Settings
 
@@ -71,13 +72,15 @@ class HessianDensity(Measure):
         operator = HessianOperator(context.risk)
         budget = max(context.max_products or settings.max_products, 2 * (MIN_PROBES + 1))
         rtol = context.rtol or 0.01
+        steps = min(settings.steps, budget // (MIN_PROBES + 1))
         found = density(
             operator,
-            steps=min(settings.steps, budget // (MIN_PROBES + 1)),
+            steps=steps,
             rtol=rtol,
             confidence=context.confidence,
             max_products=budget,
             seed=context.seed,
+            quadrature=_known(context, min(steps, operator.dim)),
             progress=context.progress,
         )
         summary = Summary(found, rtol=rtol, confidence=context.confidence, noise=operator.noise)
@@ -85,6 +88,17 @@ class HessianDensity(Measure):
             quantities=_quantities(summary, settings.threshold),
             state={**_state(found, context.confidence), **_histogram(summary)},
         )
+
+
+def _known(context: Context, steps: int) -> Quadrature | None:
+    """The Gauss rules of an earlier measurement with as many steps.
+
+    The outermost eigenvectors, which are as long as the parameters, are found anew.
+    """
+    saved = context.saved
+    if "nodes" not in saved or saved["nodes"].shape[1] != steps:
+        return None
+    return Quadrature(saved["nodes"], saved["weights"], saved["probe_products"])
 
 
 def _quantities(summary: Summary, threshold: float) -> dict[str, Estimate]:
@@ -111,6 +125,7 @@ def _state(found: Density, confidence: float) -> dict[str, np.ndarray]:
         "outliers": found.outliers.values,
         "nodes": found.quadrature.nodes,
         "weights": found.quadrature.weights,
+        "probe_products": found.quadrature.products,
         "parameters": np.array(found.dim),
     }
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from flatmeter.curvature.deflated_traces import hessian_traces
@@ -62,6 +63,7 @@ class HessianTrace(Measure):
     invariant_to = ("permutations of hidden units",)
     requires = ("second derivatives",)
     quantities = ("value",)
+    effort = ("max_probes",)
     Settings = Settings
 
     def expense(self, columns: int) -> Expense:
@@ -77,7 +79,7 @@ class HessianTrace(Measure):
         settings: Settings = self.settings  # type: ignore[assignment]
         if settings.method == "xtrace":
             return self._whole(context, context.max_products or settings.max_probes)
-        risk = context.risk
+        risk, saved = context.risk, context.saved
         traces = hessian_traces(
             risk,
             method=settings.method,
@@ -85,6 +87,7 @@ class HessianTrace(Measure):
             rtol=context.rtol or 0.01,
             confidence=context.confidence,
             max_probes=context.max_products or settings.max_probes,
+            saved=(str(saved["kind"]), saved["probes"]) if "kind" in saved else None,
             progress=context.progress,
         )
         decay = risk.weight_decay
@@ -92,7 +95,9 @@ class HessianTrace(Measure):
             quantities={"value": traces.total.shifted(decay * risk.space.dim)},
             parts=_parts(risk, traces),
             notes=traces.notes,
-            state={"probes": traces.probes} if len(traces.probes) else {},
+            state={"probes": traces.probes, "kind": np.array(traces.kind)}
+            if len(traces.probes)
+            else {},
         )
 
     def _whole(self, context: Context, most: int) -> Measurement:

@@ -69,6 +69,7 @@ class MinimumSharpness(Measure):
     requires = ("an exported graph", "a loss convex in the outputs")
     default_bn = "eval"
     quantities = ("value",)
+    effort = ("max_probes",)
     Settings = Settings
 
     def expense(self, columns: int) -> Expense:
@@ -93,6 +94,7 @@ class MinimumSharpness(Measure):
             confidence=context.confidence,
             max_probes=max(2, context.max_products or settings.max_probes),
             weights=weights,
+            saved=context.saved.get("probes"),
             progress=context.progress,
         )
         _refuse_negative(traces)

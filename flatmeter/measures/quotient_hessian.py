@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -85,6 +86,7 @@ class QuotientHessian(Measure):
     requires = ("second derivatives",)
     default_bn = "eval"
     quantities = ("lambda_max", "lambda_min", "abs_max", "trace", "gradient_norm", "normalized")
+    effort = ("max_products", "max_probes")
     Settings = Settings
 
     def expense(self, columns: int) -> Expense:
@@ -101,7 +103,7 @@ class QuotientHessian(Measure):
         loss, gradient = risk.value_and_gradient()
         connection = Connection(frame, gradient[frame.index])
         operator = self._operator(risk, frame, connection)
-        trace, layers = self._trace(context, risk, frame, connection)
+        trace, layers, probes = self._trace(context, risk, frame, connection)
         notes = self._notes(frame)
         basis = None
         if settings.project:
@@ -134,7 +136,11 @@ class QuotientHessian(Measure):
         return Measurement(
             quantities=quantities,
             notes=notes,
-            state={"alphas": spectrum.alphas.numpy(), "betas": spectrum.betas.numpy()},
+            state={
+                "alphas": spectrum.alphas.numpy(),
+                "betas": spectrum.betas.numpy(),
+                "probes": probes,
+            },
         )
 
     def _operator(self, risk: EmpiricalRisk, frame: Frame, connection: Connection) -> Operator:
@@ -144,13 +150,13 @@ class QuotientHessian(Measure):
 
     def _trace(
         self, context: Context, risk: EmpiricalRisk, frame: Frame, connection: Connection
-    ) -> tuple[Estimate, Tensor | None]:
+    ) -> tuple[Estimate, Tensor | None, np.ndarray]:
         """``Σ_b ‖w_b‖² T_b``, and the connection's trace where it belongs to the operator.
 
         From exact layer traces where blocks are tensors; rows have none and take probes.
 
         Returns:
-            The trace, and the first sum for every group of samples where it is known.
+            The trace, the first sum for every group of samples where it is known, and the probes.
         """
         settings: Settings = self.settings  # type: ignore[assignment]
         rtol, layers = context.rtol or 0.01, None
@@ -165,13 +171,14 @@ class QuotientHessian(Measure):
                 confidence=context.confidence,
                 max_probes=probes,
                 weights=lambda _: squares,
+                saved=context.saved.get("probes"),
                 progress=context.progress,
             )
-            scaled = traces.combination(squares)
+            scaled, values = traces.combination(squares), traces.probes
             if traces.group_sums is not None:
                 layers = torch.from_numpy(traces.group_sums @ squares)
         else:
-            scaled = hutchinson(
+            found = hutchinson(
                 Scaled(Restricted(HessianOperator(risk), frame.index), frame.norm),
                 rtol=rtol,
                 confidence=context.confidence,
@@ -179,10 +186,12 @@ class QuotientHessian(Measure):
                 max_probes=probes,
                 seed=context.seed,
                 purpose="quotient trace",
+                values=context.saved.get("probes"),
                 progress=context.progress,
-            ).estimate
+            )
+            scaled, values = found.estimate, found.values
         linked = settings.hessian == "riemann"
-        return scaled.shifted(connection.trace if linked else 0.0), layers
+        return scaled.shifted(connection.trace if linked else 0.0), layers, values
 
     def _rest_of_trace(
         self, connection: Connection, operator: Operator, basis: Tensor | None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from flatmeter.results.atomic import OutputError, told, write_whole
 from flatmeter.results.record import NETWORK, Row
@@ -82,12 +83,18 @@ class Store:
             return None
         return None if any(row.status == "error" for row in rows) else rows
 
-    def append(self, rows: Sequence[Row], state: Mapping[str, np.ndarray] | None = None) -> None:
+    def append(
+        self,
+        rows: Sequence[Row],
+        state: Mapping[str, np.ndarray] | None = None,
+        lineage: str | None = None,
+    ) -> None:
         """Add one measurement, and return when it is on the disk.
 
         Args:
             rows: headline first, all of one key.
             state: raw numbers to be kept beside them, by name.
+            lineage: by which :meth:`state` finds them.
 
         Raises:
             OutputError: the disk is full, and so on; what was there before stays whole.
@@ -95,6 +102,8 @@ class Store:
         key = rows[0].key
         if state:
             write_whole(self.folder / "state" / f"{key}.npz", _npz(state))
+            if lineage:
+                write_whole(self.folder / "state" / f"{lineage}.key", key.encode())
         lines = "".join(_line(row) for row in reversed(rows)).encode()
         with told(self.folder):
             whole = os.fstat(self._file.fileno()).st_size
@@ -105,6 +114,17 @@ class Store:
                 os.ftruncate(self._file.fileno(), whole)
                 raise
         self._groups[key] = list(rows)
+
+    def state(self, lineage: str) -> dict[str, np.ndarray]:
+        """Raw numbers of the latest measurement of a lineage; none where they cannot be read."""
+        import numpy as np
+
+        try:
+            key = (self.folder / "state" / f"{lineage}.key").read_text()
+            with np.load(self.folder / "state" / f"{key}.npz") as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, BadZipFile):
+            return {}
 
     def log(self, text: str) -> None:
         """Add a stamped paragraph to ``log.txt``."""
