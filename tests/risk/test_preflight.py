@@ -218,3 +218,16 @@ def test_a_sparse_gradient_is_refused_with_the_way_out(make_risk):
     with pytest.raises(NotDifferentiable, match="sparse") as caught:
         preflight(make_risk(Words(), torch.randint(0, 5, (9, 2)), Y))
     assert "sparse=True" in caught.value.hint
+
+
+def test_a_loss_that_mixes_samples_only_a_little_is_refused(make_risk):
+    def broadcast(z, y):
+        # The gathered logits are a column, so that every sample meets every other.
+        return F.softplus(1 - z.gather(1, y[:, None]) + z.logsumexp(1)).mean()
+
+    net = nn.Sequential(nn.Linear(6, 3))
+    with torch.no_grad():
+        net[0].weight *= 0.1
+    risk = make_risk(net, X, Y, loss=FunctionLoss(broadcast, "own"))
+    with pytest.raises(FlatmeterError, match="not the mean of its samples"):
+        preflight(risk)
