@@ -160,8 +160,8 @@ def _like_output(call: Call, scale: Scale) -> Value:
         dims = value.ndim if isinstance(value, Tensor) else 0
         lead = [1] * (dims - scale.plus.ndim)
         return Scale(
-            scale.plus.reshape(*lead, *scale.plus.shape),
-            scale.minus.reshape(*lead, *scale.minus.shape),
+            scale.plus.reshape((*lead, *scale.plus.shape)),
+            scale.minus.reshape((*lead, *scale.minus.shape)),
         )
 
     value = call.node.meta["val"]

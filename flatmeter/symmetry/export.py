@@ -176,7 +176,9 @@ def is_scaled(value: object) -> bool:
         value = value.meta.get("val")
     if isinstance(value, (tuple, list)):
         return any(is_scaled(v) for v in value)
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    if isinstance(value, Tensor):
+        return value.is_floating_point() or value.is_complex()
+    return isinstance(value, torch.SymFloat)  # a number that was taken out of a tensor
 
 
 def nodes_of(value: Any) -> Iterator[Node]:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from flatmeter.symmetry.contradiction import contradiction
-from flatmeter.symmetry.export import exported_graph
 from flatmeter.symmetry.find_channels import find_channels
 from flatmeter.symmetry.group import Generator, SymmetryGroup
 from flatmeter.symmetry.kinds import Kinds
+from flatmeter.symmetry.network_graph import network_graph
+from flatmeter.symmetry.other_inputs import other_inputs
 from flatmeter.symmetry.rules import Equations
 from flatmeter.symmetry.system import Vector
 from flatmeter.symmetry.verify import Evaluator, Factor, verified
@@ -31,11 +32,13 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
         The group; symmetries that evaluation contradicts are left out and noted.
 
     Raises:
-        NotApplicable: the graph cannot be exported.
+        NotApplicable: the graph can be neither exported nor recorded.
     """
     names = tuple(names)
     evaluator = Evaluator(module, inputs, names)
-    graph = exported_graph(evaluator.module, evaluator.inputs, names)
+    graph = network_graph(evaluator.module, evaluator.inputs, names)
+    if graph.note:
+        evaluator.others = other_inputs(evaluator.module, evaluator.inputs)
     equations = Equations(graph)
     solutions = _solutions(equations, names)
     generators, exact_error, error = verified(tuple(solutions), evaluator)
@@ -45,6 +48,8 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
         if generator not in generators
     )
     channels, more = find_channels(graph, equations.null, evaluator)
+    if graph.note:
+        more += (graph.note,)
     if equations.unknown:
         listed = ", ".join(sorted(equations.unknown))
         more += (f"there is no rule for {listed}, which may hide a symmetry",)

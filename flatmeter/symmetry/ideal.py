@@ -33,8 +33,19 @@ def ideal(module: nn.Module, eps_factor: float = 1.0) -> Iterator[None]:
         module: the network, in float64.
         eps_factor: of the layers' ε, and of small numbers that are added.
     """
-    with scaled_eps(module, eps_factor), _Ideal(eps_factor):
+    with scaled_eps(module, eps_factor), double_by_default(), _Ideal(eps_factor):
         yield
+
+
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """New tensors are float64 inside the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class _Ideal(TorchFunctionMode):

@@ -22,9 +22,9 @@ SHAPE = _names(
     alias atleast_1d atleast_2d atleast_3d broadcast_to cat channel_shuffle chunk clone
     concat concatenate contiguous detach diagonal expand expand_as flatten flip getitem
     hstack lift_fresh_copy movedim narrow permute pixel_shuffle pixel_unshuffle repeat
-    repeat_interleave reshape reshape_as roll rot90 select slice split split_with_sizes squeeze
-    stack swapaxes swapdims t tensor_split tile transpose unbind unflatten unfold unsafe_chunk
-    unsafe_split unsqueeze view view_as vstack
+    repeat_interleave reshape reshape_as resolve_conj resolve_neg roll rot90 select slice
+    split split_with_sizes squeeze stack swapaxes swapdims t tensor_split tile transpose unbind
+    unflatten unfold unsafe_chunk unsafe_split unsqueeze view view_as vstack
     """
 )
 """Only move, repeat or drop numbers, in a way that does not depend on their values."""
@@ -49,8 +49,19 @@ POOLING = _names(
 REDUCTIONS = _names("mean sum amax amin linalg_vector_norm norm std")
 """Homogeneous over the dimensions that ``dim`` names."""
 
-JOINT = _names("max min median sort topk cumsum gather index index_select take_along_dim")
+JOINT = _names("max min median sort topk cumsum gather index index_select item take_along_dim")
 """Homogeneous of degree one over all of their input together."""
+
+WRITES = _names(
+    """
+    index_put index_copy index_add scatter scatter_add masked_scatter slice_scatter select_scatter
+    diagonal_scatter index_fill
+    """
+)
+"""Put some numbers among others."""
+
+SEQUENCES = _names("_pack_padded_sequence _pad_packed_sequence")
+"""Move steps of sequences of different lengths, and fill up with a number."""
 
 SUMS = _names("add sub rsub maximum minimum where copy")
 """Homogeneous of degree one in two inputs together."""
@@ -105,6 +116,7 @@ FIXING = _names(
     full_like new_full arange linspace scalar_tensor eye fill fill_diagonal masked_fill
     pad constant_pad_nd div one_hot linalg_householder_product
     linalg_matrix_exp cross cdist
+    _local_scalar_dense equal is_nonzero
     """
 )
 """Known not to commute with scaling, at least with the arguments that reach the last rule."""
@@ -122,6 +134,8 @@ KNOWN = (
     | POOLING
     | REDUCTIONS
     | JOINT
+    | WRITES
+    | SEQUENCES
     | SUMS
     | PRODUCTS
     | SUMMED_PRODUCTS

@@ -44,7 +44,7 @@ class Equations:
         self.parts: dict[tuple[Node, int], Hashable] = {}
         for call in graph.calls:
             self._add(call)
-        self.system.zero(self.of(node) for node in graph.outputs)
+        self.system.zero([*map(self.of, graph.outputs), *graph.unreached])
 
     def of(self, value: object) -> Hashable:
         """The unknown of a tensor; zero for numbers, integers, inputs and buffers."""
@@ -158,6 +158,23 @@ def _joint(equations: Equations, call: Call) -> None:
     equations.system.equal(map(equations.of, [call.node, *operands]))
 
 
+def _write(equations: Equations, call: Call) -> None:
+    """What is put among others scales like them; zero has every scale."""
+    if call["reduce"] not in (None, "add"):
+        equations.fix(call)
+        return
+    others = [call[name] for name in ("src", "values", "source", "value")]
+    terms = [x for x in (call["self"], *others) if isinstance(x, Node) or x not in (None, 0)]
+    equations.system.equal(map(equations.of, [call.node, *terms]))
+
+
+def _sequence(equations: Equations, call: Call) -> None:
+    if call["padding_value"]:
+        equations.fix(call)
+    else:
+        equations.system.equal(map(equations.of, [call.node, call["input"] or call["data"]]))
+
+
 def _sum(equations: Equations, call: Call) -> None:
     """Terms scale alike; a number that is not zero holds the other term fixed."""
     operands = [call["self"], call["src"] if call.name == "copy" else call["other"]]
@@ -251,6 +268,8 @@ _RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (known.SHAPE | known.CASTS, _same),
     (known.POOLING, _unary),
     (known.JOINT, _joint),
+    (known.WRITES, _write),
+    (known.SEQUENCES, _sequence),
     (known.SUMS, _sum),
     (known.PRODUCTS, _product),
     (known.SUMMED_PRODUCTS, _summed_product),

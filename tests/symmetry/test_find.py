@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from flatmeter.errors import NotApplicable
 from flatmeter.symmetry.find import find_group
 
 
@@ -171,19 +170,6 @@ def test_the_slope_of_prelu_is_held_fixed():
     net = nn.Sequential(nn.Linear(4, 5), nn.PReLU(), nn.Linear(5, 3))
     (generator,) = group_of(net, torch.randn(3, 4)).generators
     assert generator.words == "0.weight, 0.bias up; 2.weight down"
-
-
-def test_what_cannot_be_exported_is_not_applicable():
-    class Branching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.layer(x) if x.sum() > 0 else -self.layer(x)
-
-    with pytest.raises(NotApplicable, match="cannot be exported"):
-        group_of(Branching(), torch.randn(2, 4))
 
 
 def test_only_the_outputs_that_the_loss_sees_count():
