@@ -194,9 +194,9 @@ def change_under(
     largest = 0.0
     for element in elements:
         change = evaluator.change(element)
-        if change > evaluator.rounding and not (
-            up_to_eps and _vanishes(element, evaluator, change)
-        ):
+        # How much rounding there may be is evaluated only where it is in question.
+        contradicts = change > ROUNDING and change > evaluator.rounding
+        if contradicts and not (up_to_eps and _vanishes(element, evaluator, change)):
             return None
         largest = max(largest, change)
     return largest
