@@ -77,18 +77,38 @@ class DataGroups:
             members = [order[a:b].sort().values for a, b in pairwise(ends) if b > a]
         return cls(risk, members) if len(members) >= MIN_GROUPS else None
 
-    def parts(self) -> Iterator[EmpiricalRisk]:
-        """For each group the sum of its losses; what is spent counts for the whole risk."""
-        for index in self.members:
+    @property
+    def own(self) -> range:
+        """Numbers of the groups that this process computes; of more processes some have none."""
+        return self.risk.ranks.share(len(self.members))
+
+    def parts(self, numbers: range | None = None) -> Iterator[EmpiricalRisk]:
+        """For each group, or some, the sum of its losses.
+
+        What is spent counts for the whole risk, as if all groups were taken.
+        """
+        taken = self.members if numbers is None else [self.members[i] for i in numbers]
+        count = sum(len(index) for index in taken)
+        for index in taken:
             part = self.risk.part(index)
             yield part
-            share = len(index) / self.risk.n
+            share = len(index) / count
             cost = part.cost
             self.risk.cost.add(cost.gradient_equivalents * share, products=cost.products * share)
 
     def sums(self, of: Callable[[EmpiricalRisk], Tensor]) -> Tensor:
-        """A function of every group's sum of losses: ``[G, …]`` float64, on the CPU."""
-        return torch.stack([of(part).detach().cpu().double() for part in self.parts()])
+        """A function of every group's sum of losses: ``[G, …]`` float64, on the CPU.
+
+        Each process computes some of the groups.
+        """
+        # One that has none takes the first, for the shape.
+        numbers = self.own or range(1)
+        found = torch.stack([of(part).detach().cpu().double() for part in self.parts(numbers)])
+        table = found.new_zeros(len(self.members), *found.shape[1:])
+        if self.own:
+            table[numbers.start : numbers.stop] = found
+        self.risk.ranks.sum(table)
+        return table
 
     def losses(self, flat: Tensor) -> Tensor:
         """Sums of the losses at ``flat [P]``: ``[G]``."""
@@ -162,10 +182,12 @@ def norm_errors(
     """
     norm = blocks(vector.double().square()).sqrt().cpu()
     along, squares = torch.zeros_like(norm), torch.zeros_like(norm)
-    for part, weight in zip(groups.parts(), groups.weights.tolist(), strict=True):
+    weights = [groups.weights[i].item() for i in groups.own]
+    for part, weight in zip(groups.parts(groups.own), weights, strict=True):
         residual = of(part).double() - weight * mean.double()
         along += (blocks(residual * vector.double()).cpu() / norm.clamp_min(1e-300)).square()
         squares += blocks(residual.square()).cpu()
+    groups.risk.ranks.sum(along, squares)
     total, first = groups.variance(squares), groups.variance(along)
     across = (total - first).clamp_min(0)
     bias = norm - (norm.square() - across).clamp_min(0).sqrt()

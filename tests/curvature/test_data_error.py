@@ -269,3 +269,29 @@ def test_what_is_spent_on_groups_is_counted_once() -> None:
     risk = risk_of(network(), of_source(Dataset(*samples(SAMPLES), "test"), 1000))
     DataGroups.of(risk).forms(risk.theta[None])
     assert risk.cost.products == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("size", [3, 20])
+def test_processes_share_the_groups_out(size):
+    """Also where there are more processes than groups."""
+
+    class OneOf:
+        def __init__(self, rank):
+            self.rank = rank
+
+        def share(self, count):
+            return range(count * self.rank // size, count * (self.rank + 1) // size)
+
+        def sum(self, *tensors):
+            pass
+
+    risk = risk_of(network(), of_source(Dataset(*samples(40), "part"), 400))
+    groups, tables, spent = DataGroups.of(risk), [], []
+    expected = groups.losses(risk.theta)
+    for rank in range(size):
+        risk.ranks, before = OneOf(rank), risk.cost.gradient_equivalents
+        tables.append(groups.losses(risk.theta))
+        spent.append(risk.cost.gradient_equivalents - before)
+    torch.testing.assert_close(sum(tables), expected, rtol=0, atol=0)
+    # Each tells the cost of all.
+    assert spent == pytest.approx([1 / 3] * size)

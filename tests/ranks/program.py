@@ -55,6 +55,7 @@ def values(rows):
     for row in rows:
         name = f"{row.measure}.{row.quantity} of {row.scope}"
         found[name] = [row.value, row.loss, row.accuracy, row.gradient_equivalents, row.n_probes]
+        found[name].append(row.stderr_data)
         found[f"{name}: words"] = [row.key, row.status, row.why]
     return found
 
@@ -67,6 +68,51 @@ def measured(distributed, n=23, net=None, measures="all", **more):
         net or conv(), measures, data=data(n), distributed=distributed, **settings
     )
     return values(results)
+
+
+def of_a_sample(distributed, **more):
+    """Measures of a sample of some data, of whose groups each process takes some."""
+    x, y = data(23)
+    some = ["gradient_norm", "hessian_eigenvalues", "hessian_trace", "adaptive_sharpness"]
+    return values(
+        flatmeter.measure(
+            conv(),
+            some,
+            data=Dataset(x, y, "a sample", source_size=100),
+            distributed=distributed,
+            dtype="float64",
+            batch_size=4,
+            options=LIGHT,
+            max_products=8,
+            **more,
+        )
+    )
+
+
+def smooth_hinge(z, y):
+    """A loss of one's own."""
+    return torch.nn.functional.softplus(1 - z.gather(1, y[:, None])[:, 0] + z.logsumexp(1)).mean()
+
+
+def losses(distributed):
+    """Losses besides cross-entropy."""
+    some = ["gradient_norm", "hessian_eigenvalues", "minimum_sharpness"]
+    x, y = data(23)
+    several = torch.nn.functional.one_hot(y, 3).float()
+    found = {}
+    for name, loss, targets in (("bce", "bce", several), ("own", smooth_hinge, y)):
+        results = flatmeter.measure(
+            conv(norm=False),
+            some,
+            data=(x, targets),
+            loss=loss,
+            distributed=distributed,
+            dtype="float64",
+            batch_size=4,
+            max_products=8,
+        )
+        found |= {f"{name} {key}": value for key, value in values(results).items()}
+    return found
 
 
 def flatness(distributed, method):
@@ -189,6 +235,9 @@ def every_computation(distributed):
         "one batch of statistics": measured(distributed, n=3, measures=some, bn="batch"),
         **{m: flatness(distributed, m) for m in ("auto", "ggn", "exact", "probe")},
         "engine": engine(distributed),
+        "a sample": of_a_sample(distributed),
+        "batches of statistics": of_a_sample(distributed, bn="batch", bn_batch=2),
+        "losses": losses(distributed),
         "alone": measured(False, measures="gradient_norm"),
     }
 
