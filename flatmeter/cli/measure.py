@@ -15,6 +15,8 @@ from flatmeter.cli.choice import Choice
 from flatmeter.config.fields import BN_MODES, DESCRIPTIONS, DTYPES, FORMATS, PROGRESS
 from flatmeter.strategy import STRATEGIES
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 
 def _complete_measures(
     context: click.Context, parameter: click.Parameter, incomplete: str
@@ -24,10 +26,10 @@ def _complete_measures(
     return [CompletionItem(n) for n in ["all", *available()] if n.startswith(incomplete)]
 
 
-def _option(*names: str, field: str | None = None, **more: Any) -> Callable[[Any], Any]:
-    """A flag that sets the field of its name; unset, it overrides nothing."""
+def _option(*names: str, field: str | None = None, **more: Any) -> tuple[str, Decorator]:
+    """A flag that sets the field of its name, and that field; unset, it overrides nothing."""
     field = field or names[-1].lstrip("-").replace("-", "_")
-    return click.option(*names, field, default=None, help=DESCRIPTIONS[field], **more)
+    return field, click.option(*names, field, default=None, help=DESCRIPTIONS[field], **more)
 
 
 _SECTIONS = [
@@ -71,17 +73,26 @@ _SECTIONS = [
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds every flag that sets a setting, and ``-c``."""
-    for option in reversed(_SECTIONS):
-        function = option(function)
-    return click.option(
-        "-c",
-        "--config",
-        "files",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="file of settings; the later, the stronger",
-    )(function)
+    return some_settings(*(field for field, _ in _SECTIONS))(function)
+
+
+def some_settings(*fields: str) -> Decorator:
+    """Adds the flags that set some of the settings, and ``-c``."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for field, option in reversed(_SECTIONS):
+            function = option(function) if field in fields else function
+        return click.option(
+            "-c",
+            "--config",
+            "files",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="file of settings; the later, the stronger",
+        )(function)
+
+    return add
 
 
 def given_flags(context: click.Context) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _list(found: Symmetries, width: int) -> list[str]:
     lines = ["", lead + "what moves", "─" * width]
     for i, generator in enumerate(found.generators, 1):
         said = in_words(shortened(generator.moves, found.group.names))
-        said += "" if generator.exact else " (up to ε)"
+        said += "" if generator.exact else " (up to eps)"
         start = f"{i:>{number}}  {generator.kind:{kind}}  "
         lines.append(_folded(said, width, start, " " * len(start)))
     return lines
@@ -60,7 +60,7 @@ def _summary(found: Symmetries, width: int) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
     facts = {
         "kinds": kinds,
-        "exact": f"{found.dim - inexact}; {inexact} only up to the ε of normalisations"
+        "exact": f"{found.dim - inexact}; {inexact} only up to the eps of normalisations"
         if inexact
         else "all" * bool(found.dim),
         "verified": f"outputs change by {_changes(found)}, relatively, under random elements"
@@ -81,13 +81,13 @@ def _inputs(found: Symmetries) -> str:
 
 
 def _changes(found: Symmetries) -> str:
-    """The change under exact symmetries, and under those up to ε."""
+    """The change under exact symmetries, and under those up to eps."""
     group = found.group
     inexact = any(not generator.exact for generator in found.generators)
     exact = any(generator.exact for generator in found.generators)
     if not inexact:
         return format_number(group.error, 1)
-    approximate = f"{format_number(group.error, 1)} (due to ε)"
+    approximate = f"{format_number(group.error, 1)} (due to eps)"
     return f"{format_number(group.exact_error, 1)} and {approximate}" if exact else approximate
 
 
