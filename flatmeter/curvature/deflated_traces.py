@@ -87,13 +87,15 @@ def hessian_traces(
         )
 
     open_ = bool(ways.open_names) and not ways.sampled
-    if method == "hutchinson" or not open_ or max_probes < 3 * MIN_PROBES or _tight(plain):
+    probes = _Probes(plain, ways, seed, HessianOperator(plain), GaussNewtonOperator(plain))
+    few = max_probes < 3 * MIN_PROBES
+    if method == "hutchinson" or not open_ or few or _tight(probes.hessian):
         return undeflated(max_probes)
     # Two probes: for all that is exact, and for the errors from a sample of the data.
     known = undeflated(2)
     target = Target(np.ones_like, rtol, confidence)
-    start = _Start.drawn(_Probes(plain, ways, seed), known.base)
-    probes, base, head, kind = start.probes, known.base, start.rows, "signs"
+    start = _Start.drawn(probes, known.base)
+    base, head, kind = known.base, start.rows, "signs"
     if method == "hutchpp" or start.needed(target) > ENOUGH:
         probes, base = start.deflated()
         head, kind = head[:0], "deflated"
@@ -121,10 +123,9 @@ def hessian_traces(
     )
 
 
-def _tight(risk: EmpiricalRisk) -> bool:
+def _tight(operator: HessianOperator) -> bool:
     """Whether memory has no room for the first probes, their images and a sketch."""
-    held = vectors_that_fit(HessianOperator(risk), None)
-    return held is not None and held < 5 * MIN_PROBES
+    return vectors_that_fit(operator, None) < 5 * MIN_PROBES
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ class _Probes:
         risk: without weight decay.
         ways: which tensors are open, and of which the Gauss-Newton trace is known.
         seed: of the signs.
+        hessian, gauss_newton: operators of the risk.
         controlled: the Gauss-Newton matrix is taken off where its trace is known.
         basis: orthonormal rows ``[r, P]`` that are projected out.
     """
@@ -187,6 +189,8 @@ class _Probes:
     risk: EmpiricalRisk
     ways: Ways
     seed: int
+    hessian: HessianOperator
+    gauss_newton: GaussNewtonOperator
     controlled: bool = True
     basis: Tensor | None = None
 
@@ -197,18 +201,17 @@ class _Probes:
 
     def signs(self, first: int, last: int) -> Tensor:
         """Probes ``first`` to ``last − 1``, zero on other tensors, ``[k, P]``."""
-        operator = HessianOperator(self.risk)
-        V = rademacher(operator, first, last, seed=self.seed, purpose="open tensors")
+        V = rademacher(self.hessian, first, last, seed=self.seed, purpose="open tensors")
         return V * self._mask(self.ways.open_names)
 
     def images(self, V: Tensor) -> tuple[Tensor, Tensor]:
         """Images of the Hessian's open block, and what is taken off them."""
-        images = HessianOperator(self.risk).matmat(V) * self._mask(self.ways.open_names)
+        images = self.hessian.matmat(V) * self._mask(self.ways.open_names)
         varied = [n for n in self.ways.open_names if n in self.ways.admitted]
         if not self.controlled or not varied:
             return images, torch.zeros_like(images)
         mask = self._mask(varied)
-        return images, GaussNewtonOperator(self.risk).matmat(V * mask) * mask
+        return images, self.gauss_newton.matmat(V * mask) * mask
 
     def deflated(self, images: Tensor) -> tuple[_Probes, np.ndarray]:
         """Probes of what the span of ``images [k, P]`` leaves over; the traces on it, ``[n]``."""

@@ -174,9 +174,7 @@ def density(
 def _steps(op: Operator, steps: int, memory_bytes: int | None) -> int:
     """How many Lanczos steps to make: as asked, where dimension and memory allow."""
     held = vectors_that_fit(op, memory_bytes)
-    if held is not None:
-        steps = min(steps, max(held // 2, LEAST_STEPS))
-    return min(steps, op.dim)
+    return min(steps, max(held // 2, LEAST_STEPS), op.dim)
 
 
 def _gauss(

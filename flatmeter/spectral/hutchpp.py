@@ -139,9 +139,7 @@ def hutchpp(
 def _size(op: Operator, sketch: int, memory_bytes: int | None) -> int:
     """How many directions to take out: as asked, where dimension and memory allow."""
     held = vectors_that_fit(op, memory_bytes)
-    if held is not None:
-        sketch = min(sketch, max(held // 2, 1))
-    return min(sketch, op.dim)
+    return min(sketch, max(held // 2, 1), op.dim)
 
 
 def _deflation(

@@ -237,7 +237,7 @@ def _outermost(m: int, k: int, end: str) -> NDArray[np.intp]:
 def _capacity(op: Operator, wanted: int, memory_bytes: int | None) -> int:
     """How many basis vectors to hold at once; no budget enters, or a longer run would differ."""
     held = vectors_that_fit(op, memory_bytes)
-    return op.dim if held is None else min(op.dim, max(held, wanted))
+    return min(op.dim, max(held, wanted))
 
 
 def _kept(m: int, k: int, ends: tuple[str, ...]) -> NDArray[np.intp]:

@@ -303,9 +303,8 @@ def _spread(values: Floats, changes: Floats) -> float:
 
 def _most_probes(op: Operator, max_products: int, memory_bytes: int | None, block: int) -> int:
     """How many probes budget and memory allow; P ends a run by itself."""
-    most = max_products // 2
     held = vectors_that_fit(op, memory_bytes)
-    return most if held is None else min(most, max(held // 2, MIN_PROBES + block))
+    return min(max_products // 2, max(held // 2, MIN_PROBES + block))
 
 
 def _gaussian(op: Operator, index: int, seed: int, purpose: str) -> Tensor:

@@ -1,24 +1,24 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import torch
 
-from flatmeter.spectral.memory import spare_bytes
+from flatmeter.ranks.group import Ranks
+from flatmeter.spectral import memory
+from flatmeter.spectral.memory import vectors_that_fit
+from flatmeter.spectral.operator import MatrixOperator
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="no /proc/meminfo")
-def test_cpu_memory_is_a_share_of_what_the_kernel_reports() -> None:
-    spare = spare_bytes(torch.device("cpu"))
-    assert spare is not None
-    total = next(x for x in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in x)
-    assert 0 < spare < 1024 * int(total.split()[1])
+def test_half_of_what_is_free_or_what_was_given(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 4 * 10 * 7)
+    op = MatrixOperator(torch.eye(10))
+    assert vectors_that_fit(op, None) == 7
+    assert vectors_that_fit(MatrixOperator(torch.eye(10).double()), None) == 3
+    assert vectors_that_fit(op, 4 * 10 * 3) == 3
 
 
-def test_unknown_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(self: Path) -> str:
-        raise FileNotFoundError(self)
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert spare_bytes(torch.device("cpu")) is None
+def test_processes_of_a_machine_share_its_memory(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 4 * 10 * 7)
+    monkeypatch.setattr(memory, "current", lambda: Ranks(neighbours=2))
+    op = MatrixOperator(torch.eye(10))
+    assert vectors_that_fit(op, None) == 3
+    assert vectors_that_fit(op, 4 * 10 * 3) == 3
