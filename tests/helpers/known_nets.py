@@ -160,6 +160,33 @@ class SqueezeExcite(nn.Module):
         return self.head((x * gate).mean((2, 3)))
 
 
+class InvertedBottleneck(nn.Module):
+    """A block of MobileNetV3: expand, filter by depth, gate, project, and add to the stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.expand = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 4, 1)
+        self.filter, self.project = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 3, 1)
+        self.down, self.up, self.head = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        h = F.hardswish(self.filter(F.hardswish(self.expand(x))))
+        gate = F.hardsigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(h, 1)))))
+        return self.head((x + self.project(h * gate)).mean((2, 3)))
+
+
+def grouped_in_every_way():
+    """Two filters for each channel, one for each, and groups of two, both ways."""
+    return nn.Sequential(
+        *(nn.Conv1d(3, 2, 2), nn.ReLU()),
+        *(nn.Conv1d(2, 4, 2, groups=2), nn.ReLU()),
+        *(nn.ConvTranspose1d(4, 4, 2, groups=4), nn.ReLU()),
+        *(nn.ConvTranspose1d(4, 6, 2, groups=2, stride=2, output_padding=1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(6 * 9, 2)),
+    )
+
+
 class Concatenated(nn.Module):
     """Two branches side by side, as in a U-Net's skip."""
 
@@ -307,6 +334,9 @@ KNOWN = {
     "grouped and transposed": Known(grouped, (4, 8, 8), 2, 6 + 4),
     # Two features, and the gate's inner scale; what the gate sees its first weight undoes.
     "squeeze-excite": Known(SqueezeExcite, IMAGE, 3, 4 + 4 + 2),
+    # The stream, and the gate's inner scale; what hard-swish sees is fixed.
+    "inverted bottleneck": Known(InvertedBottleneck, IMAGE, 2, 3 + 2),
+    "grouped in every way": Known(grouped_in_every_way, (3, 5), 4, 2 + 4 + 4 + 6),
     # Tensors on both sides of a concatenation share what reads them.
     "concatenated": Known(Concatenated, IMAGE, 1, 2 + 3),
     "u-net": Known(UNet, IMAGE, 3, 2 + 3 + 2 + 3),
