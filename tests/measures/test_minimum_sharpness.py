@@ -142,37 +142,22 @@ def test_against_dense_traces_and_a_general_optimiser(name, make_risk, dense):
     assert measure(risk).headline.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
 
 
-@pytest.mark.parametrize("name", list(NETS))
-@pytest.mark.parametrize("granularity", ["layer", "neuron"])
-def test_invariant_under_the_group(name, granularity, make_risk):
-    if name == "tied" and granularity == "neuron":
-        pytest.skip("a tied weight has no exact diagonal")
-    risk = make_risk(*NETS[name])
+def test_a_tied_weight_does_not_break_the_invariance(make_risk):
+    risk = make_risk(*NETS["tied"])
     group = find_group(risk.module, risk.example_inputs(), risk.space.names)
-    before = measure(risk, granularity=granularity).headline
-    for index in range(2):
-        a = group.random(torch.Generator().manual_seed(index), size=3.0)
-        risk.theta = group.act(a, risk.theta, risk.space)
-        after = measure(risk, granularity=granularity).headline
-        assert after.value == pytest.approx(before.value, rel=1e-10)
+    assert group.dim > 0
+    before = measure(risk).headline
+    assert not before.exact
+    risk.theta = group.act(
+        group.random(torch.Generator().manual_seed(0), 3.0), risk.theta, risk.space
+    )
+    assert measure(risk).headline.value == pytest.approx(before.value, rel=1e-10)
 
 
-def test_neuron_wise(make_risk):
+def test_neuron_wise_is_smaller(make_risk):
     risk = make_risk(*NETS["mlp"])
     layer, neuron = (measure(risk, granularity=g).headline for g in ("layer", "neuron"))
     assert neuron.value < layer.value
-    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
-    law = group.channels
-    s = torch.randn(law.count, dtype=torch.float64)
-    s[0] = 0
-    z = risk.outputs(risk.theta, risk.example_inputs(9))
-    risk.theta = risk.theta * torch.exp(s[law.plus] - s[law.minus])
-    torch.testing.assert_close(risk.outputs(risk.theta, risk.example_inputs(9)), z)
-    assert measure(risk, granularity="neuron").headline.value == pytest.approx(
-        neuron.value, rel=1e-10
-    )
-    # The layer-wise value is not invariant to rescaling single neurons, and must not be.
-    assert measure(risk).headline.value != pytest.approx(layer.value, rel=1e-2)
 
 
 def test_batches_permutations_and_float32(make_risk):
