@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ _CLOSE = 0.5
 def guess_data(tensors: Mapping[str, Tensor]) -> str:
     """Data that a network with these weights may have been trained on."""
     first = next((t for t in tensors.values() if t.dim() >= 2), None)
-    classes = _outputs(tensors)
+    classes = outputs(tensors)
     if first is None:
         return "path/to/data.py:factory"
     if first.dim() == 4 and first.shape[1] == 3:
@@ -33,7 +34,7 @@ def guess_data(tensors: Mapping[str, Tensor]) -> str:
     return "torchvision:MNIST@DIR" if gray and classes == 10 else "path/to/data.py:factory"
 
 
-def _outputs(tensors: Mapping[str, Tensor]) -> int:
+def outputs(tensors: Mapping[str, Tensor]) -> int:
     """Rows of the last matrix: the number of outputs of most networks."""
     return int(next((t.shape[0] for t in reversed(list(tensors.values())) if t.dim() == 2), 0))
 
@@ -50,18 +51,7 @@ def missing(
     """
     own = checkpoint.metadata
     said = {name: own[name] for name in lacking if own.get(name)}
-    guess = guess_model(inference)
-    flags: list[str] = []
-    lines: list[str] = []
-    for name in lacking:
-        if name == "model" and name not in said:
-            flags.append(guess.flags if guess else f"--model {_PLACE}")
-            lines.append(f"model: {guess.model if guess else _PLACE}")
-            lines += ["model_args: " + _yaml(guess.args)] if guess and guess.args else []
-        else:
-            spec = said.get(name) or guess_data(checkpoint.tensors)
-            flags.append(f"--{name} {spec}")
-            lines.append(f"{name}: {spec}")
+    flags, lines = suggested(checkpoint, lacking, inference)
     shown = [f"{n} {list(t.shape)}" for n, t in list(checkpoint.tensors.items())[:3]]
     begins = f"it begins with {', '.join(shown)}; a guess, to correct where it is wrong:"
     return UsageError(
@@ -71,12 +61,32 @@ def missing(
             [
                 *(["if you trust it, name it yourself:"] if said else describe(inference)),
                 *([] if said else [begins]),
-                f"  {' '.join(flags)}",
+                f"  {shlex.join(flags)}",
                 f"or, in {checkpoint.path.name}.yaml beside it or in flatmeter.yaml:",
                 *(f"  {line}" for line in lines),
             ]
         ),
     )
+
+
+def suggested(
+    checkpoint: Checkpoint, lacking: Sequence[str], inference: Inference | None
+) -> tuple[list[str], list[str]]:
+    """Words to type, and lines of YAML, that say what is lacking, a best guess filled in."""
+    guess = guess_model(inference)
+    flags: list[str] = []
+    lines: list[str] = []
+    for name in lacking:
+        said = checkpoint.metadata.get(name)
+        if name == "model" and not said:
+            flags += guess.flags if guess else ["--model", _PLACE]
+            lines.append(f"model: {guess.model if guess else _PLACE}")
+            lines += ["model_args: " + _yaml(guess.args)] if guess and guess.args else []
+        else:
+            spec = said or guess_data(checkpoint.tensors)
+            flags += [f"--{name}", str(spec)]
+            lines.append(f"{name}: {spec}")
+    return flags, lines
 
 
 def guess_model(inference: Inference | None) -> Architecture | None:
@@ -97,9 +107,11 @@ def describe(inference: Inference | None) -> list[str]:
         head = (
             f"the file says {inference.says}, and its names and shapes are those of:"
             if inference.says
+            else "its names and shapes are those of:"
+            if len(inference.exact) == 1
             else "its names and shapes are those of several networks; say which:"
         )
-        return [head, *(f"  {one.flags}" for one in inference.exact)]
+        return [head, *(f"  {shlex.join(one.flags)}" for one in inference.exact)]
     if not inference.nearest:
         return ["its names are like those of no network of torchvision or timm"]
     return [

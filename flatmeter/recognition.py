@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flatmeter.checkpoint import Checkpoint
+from flatmeter.checkpoint.fit import Wanted, under_names
 from flatmeter.model.infer import Inference, infer
+from flatmeter.model.layout import Difference
+from flatmeter.model.library_layouts import layout_of, without_memory
+from flatmeter.model.registry import build_model
 
 
-def settle_model(words: dict[str, Any], checkpoint: Checkpoint) -> Inference | None:
+def settle_model(
+    words: dict[str, Any],
+    checkpoint: Checkpoint,
+    tell: Callable[[str], None] = warnings.warn,
+) -> Inference | None:
     """Where nothing names the network, what names and shapes say, filled in if it is certain.
 
     Args:
         words: what is said of the checkpoint; ``model`` and ``model_args`` are set.
         checkpoint: what was read. Where it names a network itself, nothing else is inferred.
+        tell: given a sentence before minutes are spent.
 
     Raises:
         CheckpointRefused: stripping the prefixes of wrappers would make two names one.
@@ -23,7 +34,10 @@ def settle_model(words: dict[str, Any], checkpoint: Checkpoint) -> Inference | N
         return None
     says = own.get("stored", {}).get("arch")
     inference = infer(
-        checkpoint.tensors, says=says if isinstance(says, str) else "", where=str(checkpoint.path)
+        checkpoint.tensors,
+        says=says if isinstance(says, str) else "",
+        where=str(checkpoint.path),
+        tell=tell,
     )
     if inference.chosen is not None:
         words["model"] = inference.chosen.model
@@ -36,3 +50,35 @@ def recognised(inference: Inference | None) -> tuple[str, ...]:
     if inference is None or inference.chosen is None:
         return ()
     return (f"the network is told by names and shapes: {inference.chosen}",)
+
+
+def compared_with(
+    model: str, args: Mapping[str, Any], checkpoint: Checkpoint
+) -> tuple[Difference, tuple[str, ...]]:
+    """How weights differ from a network of a library, and what was stripped from their names.
+
+    Args:
+        model: as for ``--model``; no code of a person's own.
+        args: of its factory.
+        checkpoint: what was read.
+
+    Raises:
+        UsageError: there is no such network, or it does not take the arguments.
+        CheckpointRefused: stripping the prefixes of wrappers would make two names one.
+    """
+    with without_memory():
+        network = build_model(model, args)
+    wanted = Wanted(network)
+    state, renaming = under_names(wanted, checkpoint.tensors, str(checkpoint.path))
+    difference = Difference(
+        layout=layout_of(network, model, args),
+        missing=tuple(wanted.missing(state)),
+        unexpected=tuple(wanted.unexpected(state)),
+        misshaped=tuple(
+            (name, tuple(tensor.shape), tuple(wanted.tensors[name].shape))
+            for name, tensor in state.items()
+            if name in wanted.tensors and tensor.shape != wanted.tensors[name].shape
+        ),
+        args=args,
+    )
+    return difference, renaming.notes

@@ -77,7 +77,7 @@ def fit(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
         CheckpointRefused: weights are integers, as quantised ones are, or names collide.
     """
     wanted, where = Wanted(model), str(checkpoint.path)
-    state, renaming = _named(wanted, checkpoint.tensors, where)
+    state, renaming = under_names(wanted, checkpoint.tensors, where)
     _check(wanted, state, renaming, where)
     _refuse_integers(wanted, state, where)
     notes = _convert(model, wanted, state)
@@ -92,10 +92,19 @@ def fit(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
     return (*renaming.notes, *notes)
 
 
-def _named(
+def under_names(
     wanted: Wanted, tensors: Mapping[str, Tensor], where: str
 ) -> tuple[OrderedDict[str, Tensor], Renaming]:
-    """The tensors under the network's names, with weight_norm's pairs put together if need be."""
+    """The tensors under the network's names, with weight_norm's pairs put together if need be.
+
+    Args:
+        wanted: names of the network.
+        tensors: by their names in the file.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointRefused: stripping the prefixes of wrappers would make two names one.
+    """
     renaming = strip_prefixes(list(tensors), wanted.fits, where)
     if not wanted.fits(renaming.stored.keys()):
         whole = folded(tensors)

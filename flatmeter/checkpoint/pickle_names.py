@@ -30,10 +30,12 @@ class PickleNames:
     """Names in a pickle.
 
     Args:
-        unusual: ``module.name`` of what is named besides tensors and containers, in order.
+        every: ``module.name`` of everything that is named, in order.
+        unusual: those besides tensors and containers.
         whole: the object itself, not an entry of it, is made by the first of them.
     """
 
+    every: tuple[str, ...]
     unusual: tuple[str, ...]
     whole: bool
 
@@ -59,6 +61,7 @@ def pickle_names(data: bytes, *, skip: int = 0) -> PickleNames:
         pass
     unusual = [(name, first) for name, first in found if not _ORDINARY.fullmatch(name)]
     return PickleNames(
+        tuple(dict.fromkeys(name for name, _ in found)),
         tuple(dict.fromkeys(name for name, _ in unusual)),
         whole=any(first for _, first in unusual),
     )

@@ -84,7 +84,7 @@ def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
         path=path,
         format=found.value,
         tensors=tensors,
-        metadata=read_words(content.value, content.stored, str(path)),
+        metadata=read_words(content.value, content.stored, str(path), bare=not weights.key),
         sha256=digest,
         key=weights.key,
         notes=(*taken, *weights.notes, *dropped),

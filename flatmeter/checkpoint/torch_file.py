@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from flatmeter.checkpoint.content import Content
+from flatmeter.checkpoint.formats import Format
 from flatmeter.checkpoint.pickle_names import PickleNames, pickle_names
 from flatmeter.checkpoint.refusals import refuse_damaged, refuse_pickled
 from flatmeter.checkpoint.zip_directory import BrokenZip, check_members, read_member
@@ -29,17 +30,35 @@ def read_torch_zip(path: Path) -> Content:
         check_members(path)
     except BrokenZip as error:
         raise refuse_damaged(path, error) from error
-    return _load(path, lambda: pickle_names(read_member(path, "/data.pkl", _SCANNED)))
+    return _load(path, lambda: _zip_names(path))
 
 
 def read_torch_legacy(path: Path) -> Content:
     """The object in a file of ``torch.save`` before version 1.6; raises likewise."""
+    return _load(path, lambda: _stream_names(path, _LEGACY_PREAMBLE))
 
-    def scan() -> PickleNames:
-        with path.open("rb") as file:
-            return pickle_names(file.read(_SCANNED), skip=_LEGACY_PREAMBLE)
 
-    return _load(path, scan)
+def pickled_names(path: Path, found: Format) -> PickleNames | None:
+    """What the pickle in a file names; ``None`` for formats without one.
+
+    Args:
+        path: of the file, read in part.
+        found: its format.
+    """
+    if found in (Format.TORCH_ZIP, Format.TORCHSCRIPT):
+        return _zip_names(path)
+    if found in (Format.TORCH_LEGACY, Format.PICKLE):
+        return _stream_names(path, _LEGACY_PREAMBLE if found is Format.TORCH_LEGACY else 0)
+    return None
+
+
+def _zip_names(path: Path) -> PickleNames:
+    return pickle_names(read_member(path, "/data.pkl", _SCANNED))
+
+
+def _stream_names(path: Path, skip: int) -> PickleNames:
+    with path.open("rb") as file:
+        return pickle_names(file.read(_SCANNED), skip=skip)
 
 
 def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from flatmeter.errors import CheckpointRefused
 
 #: Version of what :func:`flatmeter.save` writes, and the entry that it stands in.
@@ -23,13 +26,16 @@ _MAX_VALUES = 2_000
 _MAX_TEXT = 20_000
 
 
-def read_words(value: Any, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
+def read_words(
+    value: Any, stored: Mapping[str, Any], where: str, *, bare: bool = False
+) -> dict[str, Any]:
     """The metadata of a checkpoint.
 
     Args:
         value: the file's object.
         stored: what the format said besides.
         where: the file, for messages.
+        bare: the object is the weights themselves, whose tensors are no metadata.
 
     Returns:
         What :func:`flatmeter.save` wrote, field by field; of any other file, under ``stored``, the
@@ -40,7 +46,8 @@ def read_words(value: Any, stored: Mapping[str, Any], where: str) -> dict[str, A
     """
     entries = value if isinstance(value, Mapping) else {}
     if ENTRY not in entries:
-        plain = {k: v for k, v in entries.items() if isinstance(k, str) and _is_plain(v)}
+        named = {k: v if bare else _number(v) for k, v in entries.items() if isinstance(k, str)}
+        plain = {k: v for k, v in named.items() if _is_plain(v)}
         found = {**plain, **stored}
         return {"stored": found} if found else {}
     entry = entries[ENTRY]
@@ -64,6 +71,13 @@ def _check(entry: Any, where: str) -> None:
             raise CheckpointRefused(
                 f"its entry {ENTRY!r} gives {type(said).__name__} for {name}", where=where
             )
+
+
+def _number(value: Any) -> Any:
+    """The number in a tensor without dimensions, as an accuracy may be stored; else the value."""
+    if isinstance(value, Tensor) and value.dim() == 0 and value.layout == torch.strided:
+        return value.item() if value.device.type == "cpu" and not value.is_quantized else value
+    return value
 
 
 def _is_plain(value: Any) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from flatmeter.cli.costs import columns, cost_table, memory_plan, size, span
+from flatmeter.cli.costs import columns, cost_table, memory_plan
 from flatmeter.cli.each import with_each
 from flatmeter.cli.streams import write_out
+from flatmeter.cli.units import size, span
 from flatmeter.errors import ExitCode, UsageError
 from flatmeter.pace import OPERATORS, PRODUCT_VECTORS, Pace
 from flatmeter.plan import Plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flatmeter.cli.units import size, span
 from flatmeter.measures.base import Measure
 from flatmeter.pace import Pace
 from flatmeter.risk.empirical import EmpiricalRisk
@@ -46,16 +47,3 @@ def columns(rows: Sequence[Sequence[str]], indent: int = 2) -> str:
 
 def _range(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
-
-
-def span(seconds: float) -> str:
-    """A duration for people, to two digits."""
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} s"
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 2**20:,.0f} MiB" if count >= 2**20 else f"{count / 2**10:,.0f} KiB"

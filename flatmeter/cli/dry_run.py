@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flatmeter.cli.costs import cost_table, memory_plan, span
+from flatmeter.cli.costs import cost_table, memory_plan
 from flatmeter.cli.each import with_each
 from flatmeter.cli.streams import write_out
+from flatmeter.cli.units import span
 from flatmeter.errors import ExitCode
 from flatmeter.execution import Known
 from flatmeter.pace import Pace

@@ -21,6 +21,7 @@ ISSUES = "the issue tracker of the project that you installed it from"
 #: Subcommand: module, and its line in ``flatmeter --help``. A module is imported when it is used.
 COMMANDS = {
     "measure": ("flatmeter.cli.measure", "Measure one or many checkpoints."),
+    "inspect": ("flatmeter.cli.inspect", "Show what checkpoints are; runs nothing of them."),
     "bench": ("flatmeter.cli.bench", "Time products and measures of checkpoints here."),
     "spectrum": ("flatmeter.cli.spectrum", "Show how the Hessian's eigenvalues are spread."),
     "symmetries": ("flatmeter.cli.symmetries", "Find rescalings that change no output."),

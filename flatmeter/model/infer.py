@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import yaml
 from torch import Tensor
 
 from flatmeter.checkpoint.prefixes import strip_prefixes
@@ -16,6 +19,7 @@ from flatmeter.model.layout import Difference, Layout, Shape, compared
 from flatmeter.model.layout_cache import LIBRARIES, layouts
 
 _NEAREST = 3
+_FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,21 @@ class Architecture:
     Args:
         model: as for ``--model``.
         args: as for ``--model-arg``.
-        layout: that it was recognised by.
+        side: usual height and width of the images.
     """
 
     model: str
     args: Mapping[str, Any]
-    layout: Layout
+    side: int | None = None
 
     def __str__(self) -> str:
         return " ".join([self.model, *(f"{k}={_yaml(v)}" for k, v in self.args.items())])
 
     @property
-    def flags(self) -> str:
-        """What to type for it."""
-        said = (f"--model-arg {k}={_yaml(v)}" for k, v in self.args.items())
-        return " ".join([f"--model {self.model}", *said])
+    def flags(self) -> list[str]:
+        """Words to type for it."""
+        said = (["--model-arg", f"{k}={_yaml(v)}"] for k, v in self.args.items())
+        return ["--model", self.model, *itertools.chain.from_iterable(said)]
 
 
 @dataclass(frozen=True)
@@ -67,22 +71,32 @@ class Inference:
         return fitting[0] if len(fitting) == 1 else None
 
 
-def infer(tensors: Mapping[str, Tensor], *, says: str = "", where: str = "") -> Inference:
+def infer(
+    tensors: Mapping[str, Tensor],
+    *,
+    says: str = "",
+    where: str = "",
+    tell: Callable[[str], None] = warnings.warn,
+) -> Inference:
     """Compare names and shapes with every network of torchvision, then of timm where installed.
 
-    A network of torchvision goes before one of timm that has the same names and shapes.
+    A network of torchvision goes before one of timm that has the same names and shapes. Weights
+    that are plainly of no network of images are not compared with timm's.
 
     Args:
         tensors: weights and buffers by name, as they stand in the file.
         says: the network's name according to the file, such as timm's ``arch``.
         where: the file, for messages.
+        tell: given a sentence before minutes are spent.
 
     Raises:
         CheckpointRefused: stripping the prefixes of wrappers would make two names one.
     """
     known: tuple[Layout, ...] = ()
     for library in LIBRARIES:
-        more = layouts(library)
+        if known and not _many(tensors):
+            break
+        more = layouts(library, tell)
         if known and not more:
             break
         known += more
@@ -92,6 +106,11 @@ def infer(tensors: Mapping[str, Tensor], *, says: str = "", where: str = "") -> 
             return Inference(exact, (), says, notes)
     nearest = () if exact else tuple(_nearest(found, known))
     return Inference(exact, nearest, says, notes)
+
+
+def _many(tensors: Mapping[str, Tensor]) -> bool:
+    """As many weights as the smallest network of timm, with a convolution among them."""
+    return len(tensors) >= _FEWEST and any(t.dim() == 4 for t in tensors.values())
 
 
 def in_words(difference: Difference) -> str:
@@ -110,7 +129,7 @@ def in_words(difference: Difference) -> str:
 
 def as_architecture(difference: Difference) -> Architecture:
     """The network of a layout, with the arguments that the shapes tell."""
-    return Architecture(difference.layout.model, difference.args, difference.layout)
+    return Architecture(difference.layout.model, difference.args)
 
 
 def _named(
@@ -150,9 +169,8 @@ def _variants(layout: Layout, found: Mapping[str, Shape]) -> Iterator[Architectu
     """One for each value of the arguments that no shape shows."""
     args = layout.compare(found).args
     for values in itertools.product(*layout.silent.values()):
-        yield Architecture(
-            layout.model, {**args, **dict(zip(layout.silent, values, strict=True))}, layout
-        )
+        silent = dict(zip(layout.silent, values, strict=True))
+        yield Architecture(layout.model, {**args, **silent}, layout.side)
 
 
 def _nearest(found: Mapping[str, Shape], known: Collection[Layout]) -> list[Difference]:
@@ -183,4 +201,6 @@ def _some(head: str, items: Collection[str]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """As ``--model-arg`` reads it."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    return text.removesuffix("...\n").strip()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import importlib.metadata
 import importlib.util
 import json
 import os
 import re
+import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,35 +20,42 @@ from flatmeter._version import __version__
 from flatmeter.model.layout import Layout
 
 LIBRARIES = ("torchvision", "timm")
+_SLOW = ("timm",)
 #: Of the file; a change of what it holds needs a new one.
 _FORMAT = 1
 
+_known: dict[str, tuple[Layout, ...]] = {}
+"""What this process has read or built."""
 
-@functools.cache
-def layouts(library: str) -> tuple[Layout, ...]:
+
+def layouts(library: str, tell: Callable[[str], None] = warnings.warn) -> tuple[Layout, ...]:
     """Every layout of ``torchvision`` or ``timm``; none where it is not installed.
 
     The first call for a version of a library builds all of its networks, without memory for their
-    weights: seconds for torchvision, a minute or two for timm. A file that cannot be read or
-    written is as good as none.
+    weights: seconds for torchvision, minutes for timm. A file that cannot be read or written is as
+    good as none.
+
+    Args:
+        library: its name.
+        tell: given a sentence before minutes are spent.
     """
+    if library not in _known:
+        _known[library] = _load(library, tell)
+    return _known[library]
+
+
+def _load(library: str, tell: Callable[[str], None]) -> tuple[Layout, ...]:
     if importlib.util.find_spec(library) is None:
         return ()
     file = cache_file(library)
     kept = None if file is None else _read(file)
     if kept is None:
+        if library in _SLOW:
+            tell(f"reading the shapes of all networks of {library}, once: this takes minutes")
         kept = _built(library)
         if file is not None:
             _write(file, kept)
     return kept
-
-
-def is_kept(library: str) -> bool:
-    """Whether :func:`layouts` has no networks to build."""
-    if importlib.util.find_spec(library) is None:
-        return True
-    file = cache_file(library)
-    return file is not None and file.is_file()
 
 
 def cache_file(library: str) -> Path | None:

@@ -44,7 +44,7 @@ def torchvision_layouts() -> Iterator[Layout]:
         side = _side(models.get_model_weights(name))
         for args in ({}, {"aux_logits": False}) if name in _INCEPTIONS else ({},):
             more = {"init_weights": False} if name in _INCEPTIONS else {}
-            with _without_memory():
+            with without_memory():
                 model = models.get_model(name, weights=None, num_classes=_CLASSES, **args, **more)
                 set_in_channels(model, _CHANNELS)
             facts: dict[str, Any] = {
@@ -94,7 +94,7 @@ def _with_stems(
 ) -> Iterator[Layout]:
     yield layout_of(model, name, args, side=side, **facts)
     if has_pooled_stem(model):
-        with _without_memory():
+        with without_memory():
             use_small_stem(model)
         yield layout_of(model, name, {**args, "stem": "cifar"}, side=_SMALL_SIDE, **facts)
 
@@ -102,7 +102,7 @@ def _with_stems(
 def _timm_model(timm: Any, name: str) -> Any:
     for channels in (_CHANNELS, 3):
         try:
-            with _without_memory():
+            with without_memory():
                 model = timm.create_model(
                     name, pretrained=False, num_classes=_CLASSES, in_chans=channels
                 )
@@ -135,7 +135,8 @@ class _OnlyShapes(TorchFunctionMode):
 
 
 @contextmanager
-def _without_memory() -> Iterator[None]:
+def without_memory() -> Iterator[None]:
+    """Networks that are built inside have shapes only, and no values."""
     # Warnings of libraries are of no use here.
     with _OnlyShapes(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -157,3 +157,33 @@ def test_the_checkpoint_is_not_shared(fresh, state):
     before = state["0.weight"].clone()
     model[0].weight.data.zero_()
     assert torch.equal(state["0.weight"], before)
+
+
+def _normed(new, dim=0):
+    wrap = nn.utils.parametrizations.weight_norm if new else nn.utils.weight_norm
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
+    for layer in (model[0], model[3]):
+        wrap(layer, dim=dim)
+    return model
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("wanted", [False, True, None])
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.filterwarnings("ignore")
+def test_either_weight_norm_fits_the_other_and_a_network_without(stored, wanted, dim):
+    trained = _normed(stored, dim).double()
+    for parameter in trained.parameters():
+        parameter.data.normal_()
+    plain = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
+    model = plain if wanted is None else _normed(wanted, dim)
+    tensors = {f"module.{n}": t.clone() for n, t in trained.state_dict().items()}
+    notes = fit(model, checkpoint(tensors))
+    x = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    assert torch.allclose(model(x), trained(x), rtol=1e-12)
+    assert any("weight_norm" in note for note in notes) == (wanted is not stored)
+
+
+def test_the_entries_of_weight_norm_are_not_put_together_where_one_is_missing():
+    error = mismatch(nn.Linear(2, 2), {"weight_v": torch.ones(2, 2), "bias": torch.ones(2)})
+    assert "weight_v" in error.hint

@@ -83,3 +83,41 @@ def test_collision():
 def test_a_name_that_would_vanish():
     with pytest.raises(CheckpointRefused):
         stripped(["module", "a.weight"])
+
+
+def test_averaged_weights_beside_others_are_left_out():
+    names = [f"{first}.{name}" for first in ("model", "model_ema") for name in sorted(WANTED)]
+    renaming = strip_prefixes(names, lambda found: set(found) == WANTED, "here")
+    assert set(renaming.stored.values()) == {f"model.{name}" for name in WANTED}
+    assert any("model_ema left out (--ema" in note for note in renaming.notes)
+
+
+def test_a_part_of_the_network_that_is_called_so_is_kept():
+    wanted = {"ema.weight", "b.weight"}
+    assert set(stripped(sorted(wanted), wanted).stored) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("a.weight_g", "a.parametrizations.weight.original0"),
+        ("a.weight_v", "a.parametrizations.weight.original1"),
+        ("weight_g", "parametrizations.weight.original0"),
+        ("a.parametrizations.weight.original0", "a.weight_g"),
+        ("a.parametrizations.weight.original1", "a.weight_v"),
+        ("features.denselayer1.norm.1.weight", "features.denselayer1.norm1.weight"),
+        ("features.denselayer1.conv.2.weight", "features.denselayer1.conv2.weight"),
+        ("encoder.layer_0.mlp.linear_1.bias", "encoder.layer_0.mlp.0.bias"),
+        ("encoder.layer_0.mlp.linear_2.weight", "encoder.layer_0.mlp.3.weight"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+def test_names_of_another_time(name, wanted, prefix):
+    renaming = stripped([prefix + name, f"{prefix}c.x"], {wanted, "c.x"})
+    assert renaming.stored == {wanted: prefix + name, "c.x": f"{prefix}c.x"}
+    assert "names" in renaming.notes[-1]
+
+
+def test_names_that_fit_are_not_brought_up_to_date():
+    wanted = {"a.weight_g", "a.weight_v"}
+    assert set(stripped(sorted(wanted), wanted).stored) == wanted

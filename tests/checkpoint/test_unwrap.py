@@ -133,6 +133,31 @@ def test_averaged_weights_are_not_guessed(saved, value, said):
     assert said in str(caught.value)
 
 
+def both(names=("model", "model_ema")):
+    """Two networks in one mapping, as Lightning stores a module that keeps an average."""
+    return {f"{n}.{k}": t for n, state in zip(names, (B, A), strict=True) for k, t in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ({"state_dict": both()}, "state_dict.model_ema"),
+        (both(), "model_ema"),
+        (both(("net", "swa_net")), "swa_net"),
+    ],
+)
+def test_a_beginning_of_names(saved, value, key):
+    assert is_a(read(saved(value), key=key))
+    found = read(saved(value), ema=True)
+    assert is_a(found)
+    assert found.key == key
+
+
+def test_a_beginning_of_no_names(saved):
+    with pytest.raises(UsageError, match="nothing stands under 'modle'"):
+        read(saved(both()), key="modle")
+
+
 @pytest.mark.parametrize("mark", ["ds_version", "ds_config"])
 def test_deepspeed_by_name(saved, mark):
     with pytest.raises(CheckpointRefused, match=r"zero_to_fp32\.py"):

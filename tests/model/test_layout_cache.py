@@ -31,14 +31,13 @@ def builds(monkeypatch, tmp_path):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(layout_cache, "_built", build)
-    layouts.cache_clear()
-    yield calls
-    layouts.cache_clear()
+    monkeypatch.setattr(layout_cache, "_known", {})
+    return calls
 
 
 def again():
     """As another process asks."""
-    layouts.cache_clear()
+    layout_cache._known.clear()
     return layouts("torchvision")
 
 
@@ -105,3 +104,13 @@ def _homeless():
 
 def test_a_library_that_is_not_installed_has_none(builds):
     assert layouts("no_such_library") == ()
+
+
+def test_only_a_slow_library_is_told_of(builds, monkeypatch):
+    told = []
+    monkeypatch.setattr(layout_cache, "_SLOW", ("torchvision",))
+    for _ in range(2):
+        layout_cache._known.clear()
+        layouts("torchvision", told.append)
+    assert len(told) == 1
+    assert "torchvision" in told[0]
