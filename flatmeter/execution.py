@@ -204,6 +204,7 @@ def _base(subject: Subject, plan: Plan, measure_: Measure, key: str) -> Row:
         device=plan.device,
         seed=plan.seed,
         key=key,
+        protocol=key_of(plan.protocol(measure_)),
     )
 
 
@@ -248,6 +249,7 @@ def _unread(name: str, plan: Plan, measure_: Measure) -> Row:
         dtype=plan.dtype,
         device=plan.device,
         seed=plan.seed,
+        protocol=key_of(plan.protocol(measure_)),
     )
 
 

@@ -99,8 +99,27 @@ class Plan:
         if measure.effort is None:
             return None
         whole = self.ingredients(subject, measure)
-        settings = {k: v for k, v in whole["settings"].items() if k not in measure.effort}
-        return {**whole, "settings": settings, "tolerance": "any"}
+        return {**whole, "settings": _effortless(measure), "tolerance": "any"}
+
+    def protocol(self, measure: Measure) -> dict[str, Any]:
+        """How a measure is taken, whatever is measured and how accurately."""
+        mode = self.mode(measure)
+        return {
+            "measure": measure.name,
+            "definition": measure.definition,
+            "settings": _effortless(measure),
+            "seed": self.seed,
+            "training": [self.weight_decay, self.lr],
+            "params": self.params,
+            "dtype": self.dtype,
+            "bn": [mode, self.bn_batch if mode == "batch" else None],
+        }
+
+
+def _effortless(measure: Measure) -> dict[str, Any]:
+    """The options of a measure that do not only say when to stop."""
+    settings = measure.settings.model_dump(mode="json")
+    return {name: value for name, value in settings.items() if name not in (measure.effort or ())}
 
 
 def choose(

@@ -86,7 +86,11 @@ class Interrupts:
 
 
 def ending(
-    cause: Stopped | KeyboardInterrupt, folder: str | None, *, shown: bool = True
+    cause: Stopped | KeyboardInterrupt,
+    folder: str | None,
+    *,
+    shown: bool = True,
+    anew: bool = False,
 ) -> Stopped:
     """The end of a run in words: why it ended, what is kept, how to go on.
 
@@ -94,6 +98,7 @@ def ending(
         cause: a signal, the time limit or Ctrl-C.
         folder: of the results, where there is one.
         shown: this process shows them at the end.
+        anew: the command measures what was finished once more.
     """
     if isinstance(cause, KeyboardInterrupt):
         cause = StoppedByHand("stopped by Ctrl-C")
@@ -103,7 +108,7 @@ def ending(
             f"{why}; what was finished is {'shown, but not kept' if shown else 'lost'}",
             hint="with -o DIR, flatmeter measure keeps each measure and goes on where it stopped",
         )
-    return kind(
-        f"{why}; what was finished is kept in {folder}",
-        hint="run the same command again to go on where it stopped",
-    )
+    again = "run the same command again to go on where it stopped"
+    if anew:
+        again = "the same command begins anew; without --force it keeps everything that is there"
+    return kind(f"{why}; what was finished is kept in {folder}", hint=again)

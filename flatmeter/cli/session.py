@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -12,20 +11,21 @@ from flatmeter.cli.inputs import expand
 from flatmeter.cli.interrupts import Interrupts, ending
 from flatmeter.cli.outcome import Outcome
 from flatmeter.cli.output import Output
+from flatmeter.cli.plan_of import plan_of
 from flatmeter.cli.progress import Progress
 from flatmeter.cli.streams import ClosedPipe, say
 from flatmeter.config.fields import SUBJECT_FIELDS
 from flatmeter.config.layers import Configuration
 from flatmeter.errors import ExitCode, FlatmeterError, Stopped
 from flatmeter.execution import Finished, failed_rows, run
-from flatmeter.plan import Plan, choose
+from flatmeter.plan import Plan
 from flatmeter.provenance import describe_run
 from flatmeter.ranks.group import current
 from flatmeter.results.atomic import OutputError
+from flatmeter.results.number import counted
 from flatmeter.results.place import beforehand, check_file, check_folder
 from flatmeter.results.record import NETWORK, Row
 from flatmeter.results.store import Store
-from flatmeter.runner import settle_device
 from flatmeter.subject import Loader, Subject
 
 
@@ -55,6 +55,7 @@ class Session:
         self.ranks = current()
         self.outcome = Outcome()
         self.store: Store | None = None
+        self.reused = self.measured = 0
         self.output = Output(self.settings, notes=verbose)
 
     def plan(self, arguments: Sequence[str]) -> int:
@@ -97,11 +98,12 @@ class Session:
                     mode="json", include={*SUBJECT_FIELDS, "samples"}
                 )
                 self._describe()
+            self._found()
             try:
                 with self.ranks.together("checkpoints"):
                     self._all(plan, paths)
             except (Stopped, KeyboardInterrupt) as cause:
-                end = ending(cause, self.settings.out, shown=not self.ranks.rank)
+                end = ending(cause, self.settings.out, shown=not self.ranks.rank, anew=self.force)
             except OutputError as error:
                 end = error
             except ClosedPipe:
@@ -113,10 +115,22 @@ class Session:
             raise end
         return self._code()
 
+    def _found(self) -> None:
+        """How much of earlier runs is there."""
+        if self.store is not None and self.store.found:
+            then = "all is measured anew" if self.force else "what is finished is not repeated"
+            self._note(
+                f"{self.settings.out} holds {counted(self.store.found_rows, 'row')} of "
+                f"{counted(self.store.found, 'measurement')}; {then}"
+            )
+
     def _finish(self) -> None:
         """Show what was measured; an export that is lost is a failure like those of measures."""
         if self.ranks.rank:
             return
+        if self.reused:
+            total = counted(self.reused + self.measured, "measurement")
+            self._note(f"taken from earlier runs: {self.reused:,} of {total}")
         self.output.finish()
         for name in self.output.lost:
             self.outcome.add(name, ExitCode.FAILED)
@@ -124,7 +138,8 @@ class Session:
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
         paths = self.ranks.from_first(lambda: expand(arguments))
-        plan = self._settled_plan()
+        origins = self.configuration.origins
+        plan = plan_of(self.settings, origins, self._warn)
         self.output.check(plan)
         if not self.ranks.rank:
             self._check_places()
@@ -135,30 +150,6 @@ class Session:
             check_folder(Path(self.settings.out))
         for name in self.settings.export:
             check_file(Path(name))
-
-    def _settled_plan(self) -> Plan:
-        s = self.settings
-        if s.deterministic:
-            import torch
-
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
-        return Plan(
-            measures=choose(s.measures, s.options, self.configuration.origins, self._warn),
-            bn=s.bn,
-            bn_batch=s.bn_batch,
-            seed=s.seed,
-            dtype=s.dtype,
-            device=settle_device(s.device),
-            rtol=s.rtol,
-            confidence=s.confidence,
-            max_products=s.max_products,
-            weight_decay=s.weight_decay,
-            lr=s.lr,
-            params=s.params,
-            batch_size=None if s.batch_size == "auto" else s.batch_size,
-            strategy=s.strategy,
-        )
 
     def _warn(self, text: str) -> None:
         if not self.quiet:
@@ -217,7 +208,11 @@ class Session:
     def _keep(self, finished: Finished) -> None:
         """One measure has ended: on the disk first, then on the screen."""
         rows = finished.rows
-        if self.store is not None and not finished.reused:
+        self.reused += finished.reused
+        self.measured += not finished.reused
+        if self.store is not None and finished.reused:
+            self.store.keep(rows)
+        elif self.store is not None:
             self.store.append(rows, finished.state, finished.lineage)
         self.progress.done += 1
         self.outcome.add(rows[0].checkpoint, finished.code)
@@ -242,12 +237,11 @@ class Session:
         text = str(error)
         self._error(text if str(path) in text else f"{path}: {text}")
         self.outcome.add(str(path), error.exit_code)
-        if error.exit_code is ExitCode.USAGE:
-            subject = None
+        own = error.exit_code is not ExitCode.USAGE
         shown = {row.measure for row in self.output.rows if row.checkpoint == str(path)}
-        rows = failed_rows(subject or str(path), plan, error)
+        rows = failed_rows(subject if subject and own else str(path), plan, error)
         rows = [row for row in rows if row.measure not in shown]
-        if self.store is not None and subject is not None:
+        if self.store is not None and own:
             for row in rows:
                 self.store.append([row])
         self.output.add(rows)

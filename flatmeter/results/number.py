@@ -37,6 +37,11 @@ def format_error(value: float, half_width: float | None, digits: int = 4) -> str
     return text if shift == 0 else f"({text})e{shift:+03d}"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _exponent(value: float, digits: int) -> int:
     """Decimal exponent of the value after rounding to ``digits`` digits."""
     return int(f"{abs(value):.{digits - 1}e}".split("e")[1])

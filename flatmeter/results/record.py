@@ -54,6 +54,9 @@ class Row:
             measured, ``None`` where it is unknown.
         rounding: relative error that the dtype adds to a curvature product, measured against
             float64 on a probe.
+        protocol: identifies how it was measured, whatever the weights, network, data and accuracy:
+            rows of one quantity with equal protocols can be compared.
+        revision: how often it was measured anew (``--force``); the highest one counts.
     """
 
     checkpoint: str
@@ -88,6 +91,8 @@ class Row:
     key: str = ""
     stderr_data: float | None = None
     rounding: float | None = None
+    protocol: str = ""
+    revision: int = 0
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,19 +6,21 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from flatmeter.results.atomic import OutputError, told, write_whole
+from flatmeter.results.agreement import agree
+from flatmeter.results.atomic import told, write_whole
+from flatmeter.results.reading import COMPLETE, Stored, identity, read_folder, standing
 from flatmeter.results.record import NETWORK, Row
+from flatmeter.results.writers import claim
 
 if TYPE_CHECKING:
     import numpy as np
-
-_WRITERS = 1000
 
 
 class Store:
@@ -26,8 +28,7 @@ class Store:
 
     A measurement is one group of lines of the same key, its headline last: a group without its
     headline was cut short and is measured again. Each writer has a file of its own
-    (``results.jsonl``, then ``results-1.jsonl``, …), held by a lock that ends with the process;
-    readers merge them.
+    (``results.jsonl``, then ``results-1.jsonl``, …); readers merge them.
 
     Args:
         folder: made where it does not exist.
@@ -40,14 +41,19 @@ class Store:
         self.folder = folder
         with told(folder):
             (folder / "state").mkdir(parents=True, exist_ok=True)
-            self._file, self._suffix = _claim(folder)
+            self._file, self._suffix = claim(folder)
         try:
             with told(folder):
                 _drop_torn_line(self._file)
-            self._groups = read_groups(folder)
+            found = read_folder(folder).measurements
         except BaseException:
             self._file.close()
             raise
+        #: How many rows of earlier runs were found, and of how many measurements.
+        self.found_rows = sum(len(one.rows) for one in found)
+        self._standing = standing(found)
+        self.found = len(self._standing)
+        self._names = {(one.head.key, one.head.checkpoint) for one in found}
 
     def __enter__(self) -> Store:
         return self
@@ -72,16 +78,25 @@ class Store:
     def finished(self, key: str, headline: str) -> list[Row] | None:
         """The rows of a measurement that needs no repeating, or ``None``.
 
-        Errors are repeated: what failed once (memory, a missing file) may work now.
+        Errors are repeated: what failed once (memory, a missing file) may work now. So is what
+        two writers found different numbers for.
 
         Args:
             key: of the measurement.
             headline: name of its first quantity, without which the group was cut short.
         """
-        rows = self._groups.get(key)
-        if rows is None or (rows[0].scope, rows[0].quantity) != (NETWORK, headline):
+        rows = [one.rows for one in self._standing.get(key, ())]
+        if not rows or any(not agree(rows[0], others) for others in rows[1:]):
             return None
-        return None if any(row.status == "error" for row in rows) else rows
+        head = rows[0][0]
+        if (head.scope, head.quantity) != (NETWORK, headline):
+            return None
+        return None if any(row.status == "error" for row in rows[0]) else rows[0]
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Note that a finished measurement is that of another checkpoint too, of equal weights."""
+        if (rows[0].key, rows[0].checkpoint) not in self._names:
+            self._write(rows)
 
     def append(
         self,
@@ -90,6 +105,8 @@ class Store:
         lineage: str | None = None,
     ) -> None:
         """Add one measurement, and return when it is on the disk.
+
+        It replaces what stands there of the same key.
 
         Args:
             rows: headline first, all of one key.
@@ -104,16 +121,24 @@ class Store:
             write_whole(self.folder / "state" / f"{key}.npz", _npz(state))
             if lineage:
                 write_whole(self.folder / "state" / f"{lineage}.key", key.encode())
-        lines = "".join(_line(row) for row in reversed(rows)).encode()
+        before = self._standing.get(identity(rows[0]), [])
+        revision = max((one.head.revision for one in before), default=-1)
+        if not before or not all(one.failed for one in before):
+            revision += 1
+        self._write([replace(row, revision=revision) for row in rows])
+
+    def _write(self, rows: Sequence[Row]) -> None:
         with told(self.folder):
             whole = os.fstat(self._file.fileno()).st_size
             try:
-                _write_all(self._file, lines)
+                _write_all(self._file, _encoded(rows))
                 os.fsync(self._file.fileno())
             except OSError:
                 os.ftruncate(self._file.fileno(), whole)
                 raise
-        self._groups[key] = list(rows)
+        one = Stored(list(rows), Path(self._file.name))
+        self._standing[identity(one.head)] = [one]
+        self._names.add((one.head.key, one.head.checkpoint))
 
     def state(self, lineage: str) -> dict[str, np.ndarray]:
         """Raw numbers of the latest measurement of a lineage; none where they cannot be read."""
@@ -134,53 +159,20 @@ class Store:
 
 
 def read_groups(folder: Path) -> dict[str, list[Row]]:
-    """Every measurement of a results folder by its key, headline first.
-
-    Where a key was measured more than once (``--force``), the latest of a file is taken.
+    """The measurements that stand in a results folder, headline first, by their key.
 
     Raises:
         OutputError: the folder cannot be read, or a line in it is not a row.
     """
-    groups: dict[str, list[Row]] = {}
-    for path in sorted(folder.glob("results*.jsonl"), key=lambda p: (len(p.name), p.name)):
-        with told(path):
-            content = path.read_bytes()
-        for group in _groups(_rows(content, path)):
-            groups[group[0].key] = group
-    return groups
+    found = standing(read_folder(folder).measurements)
+    return {name: group[0].rows for name, group in found.items()}
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Neighbouring rows of one key, each quantity and scope once, in reverse."""
-    group: list[Row] = []
-    seen: set[tuple[str, str]] = set()
-    for row in rows:
-        name = (row.scope, row.quantity)
-        if group and (row.key != group[0].key or name in seen):
-            yield group[::-1]
-            group, seen = [], set()
-        group.append(row)
-        seen.add(name)
-    if group:
-        yield group[::-1]
-
-
-def _rows(content: bytes, path: Path) -> Iterable[Row]:
-    """The rows of a file; a torn last line is left out."""
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            yield Row.from_dict(json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise OutputError(
-                f"this line is not a row of results: {error}",
-                where=f"{path}:{number}",
-                hint="remove the line, or choose another folder",
-            ) from error
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row.to_dict(), allow_nan=False) + "\n"
+def _encoded(rows: Sequence[Row]) -> bytes:
+    """The lines of one measurement; the headline, which comes last, counts them."""
+    lines = [row.to_dict() for row in reversed(rows)]
+    lines[-1][COMPLETE] = len(rows)
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
 
 
 def _npz(state: Mapping[str, np.ndarray]) -> bytes:
@@ -191,33 +183,11 @@ def _npz(state: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _claim(folder: Path) -> tuple[IO[bytes], str]:
-    """The first results file that no other process holds, opened and locked."""
-    for number in range(_WRITERS):
-        suffix = f"-{number}" if number else ""
-        file = (folder / f"results{suffix}.jsonl").open("ab", buffering=0)
-        if _lock(file):
-            return file, suffix
-        file.close()
-    raise OutputError(f"{_WRITERS} processes write to this folder already", where=str(folder))
-
-
 def _write_all(file: IO[bytes], content: bytes) -> None:
     """An unbuffered write may take only a part: on a disk that is nearly full, say."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Whether the file is now ours; the lock ends with the process, however it ends."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _drop_torn_line(file: IO[bytes]) -> None:

@@ -1,9 +1,12 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+
+from flatmeter.results.store import read_groups
 
 
 def _toy(toys, name):
@@ -289,6 +292,8 @@ def test_resume_measures_only_what_is_missing(flatmeter, checkpoint, toys):
     code, _out, err = flatmeter(*arguments)
     assert code == 0
     assert "norm: from the results folder" in err
+    assert "note: out holds 3 rows of 1 measurement; what is finished is not repeated\n" in err
+    assert "note: taken from earlier runs: 1 of 1 measurement\n" in err
     assert len(Path("out/results.jsonl").read_text().splitlines()) == 3
     code, _, err = flatmeter(*arguments, "-b", 5)
     assert "norm: from the results folder" in err
@@ -296,8 +301,29 @@ def test_resume_measures_only_what_is_missing(flatmeter, checkpoint, toys):
     assert "from the results folder" not in err
     code, _, err = flatmeter(*arguments, "--force")
     assert "from the results folder" not in err
+    assert "6 rows of 2 measurements; all is measured anew\n" in err
+    assert "earlier runs" not in err
+    groups = read_groups(Path("out")).values()
+    assert sorted(rows[0].revision for rows in groups) == [0, 1]
     run = json.loads(Path("out/run.json").read_text())
     assert {"flatmeter", "torch", "argv", "settings", "data", "device"} <= set(run)
+
+
+def test_equal_weights_under_another_name_are_kept_under_both(flatmeter, checkpoint, toys):
+    shutil.copy(checkpoint, "b.pt")
+    arguments = ("measure", "a.pt", "b.pt", "-M", _toy(toys, "Norm"), "-o", "out", "-f", "csv")
+    for _ in range(2):
+        assert flatmeter(*arguments)[0] == 0
+    rows = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
+    assert [r["checkpoint"] for r in rows] == 3 * ["a.pt"] + 3 * ["b.pt"]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_a_row_of_the_folder(flatmeter, checkpoint, toys):
+    Path("b.pt").write_bytes(b"nothing of the kind")
+    arguments = ("measure", "a.pt", "b.pt", "-M", _toy(toys, "Norm"), "-o", "out", "-q")
+    assert flatmeter(*arguments)[0] == 1
+    lost = [rows[0] for rows in read_groups(Path("out")).values() if rows[0].checkpoint == "b.pt"]
+    assert [(row.status, row.sha256) for row in lost] == [("error", "")]
 
 
 def test_exports(flatmeter, checkpoint, toys):

@@ -1,6 +1,6 @@
 import pytest
 
-from flatmeter.results.number import format_error, format_number
+from flatmeter.results.number import counted, format_error, format_number
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,7 @@ def test_four_digits(value, text):
 )
 def test_digits_follow_the_error(value, half_width, text):
     assert format_error(value, half_width) == text
+
+
+def test_counts_with_their_noun():
+    assert [counted(n, "row") for n in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]

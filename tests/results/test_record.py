@@ -28,6 +28,8 @@ def test_columns_hold_the_documented_ones_in_order():
         "key",
         "stderr_data",
         "rounding",
+        "protocol",
+        "revision",
     }
 
 

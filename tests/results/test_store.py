@@ -163,3 +163,88 @@ def test_a_link_and_a_pipe_are_written_through(tmp_path):
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def written(folder, name, *rows):
+    """A file of results as another writer left it."""
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps(row.to_dict()) + "\n" for row in reversed(rows)]
+    (folder / name).write_text("".join(lines))
+
+
+def test_what_is_measured_anew_replaces_the_rows_of_every_writer(tmp_path):
+    written(tmp_path, "results-5.jsonl", HEAD, PART)
+    with Store(tmp_path) as store:
+        assert (store.found, store.found_rows) == (1, 2)
+        store.append([replace(HEAD, value=4.0), PART])
+        assert [r.revision for r in store.finished("k1", "value")] == [1, 1]
+    assert read_groups(tmp_path)["k1"][0].value == 4.0
+    with Store(tmp_path) as store:
+        store.append([replace(HEAD, value=5.0), PART])
+    assert [(r.value, r.revision) for r in read_groups(tmp_path)["k1"]] == [(5.0, 2), (1.0, 2)]
+
+
+def test_a_value_replaces_the_error_of_another_writer(tmp_path):
+    written(tmp_path, "results-5.jsonl", replace(HEAD, status="error", value=None))
+    with Store(tmp_path) as store:
+        store.append([HEAD])
+    assert read_groups(tmp_path)["k1"] == [HEAD]
+
+
+def test_two_numbers_of_one_key_are_measured_again(tmp_path):
+    written(tmp_path, "results-1.jsonl", HEAD)
+    written(tmp_path, "results-2.jsonl", replace(HEAD, value=3.0 + 1e-6))
+    with Store(tmp_path) as store:
+        assert store.finished("k1", "value") == [HEAD]
+    written(tmp_path, "results-2.jsonl", replace(HEAD, value=3.01))
+    with Store(tmp_path) as store:
+        assert store.finished("k1", "value") is None
+        store.append([HEAD])
+        assert store.finished("k1", "value") == [replace(HEAD, revision=1)]
+
+
+def test_equal_weights_under_two_names_are_kept_under_both(tmp_path):
+    twin = replace(HEAD, checkpoint="b.pt")
+    for _ in range(2):
+        with Store(tmp_path) as store:
+            if store.finished("k1", "value") is None:
+                store.append([HEAD])
+            store.keep([HEAD])
+            store.keep([twin])
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["checkpoint"] for line in lines] == ["a.pt", "b.pt"]
+
+
+def test_a_measurement_cut_after_a_quantity_of_the_network_is_not_taken_for_whole(tmp_path):
+    with Store(tmp_path) as store:
+        store.append([OTHER])
+        store.append([HEAD, replace(HEAD, quantity="second")])
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert set(read_groups(tmp_path)) == {"k2"}
+
+
+def test_another_machine_has_a_file_of_its_own(tmp_path, monkeypatch):
+    """Locks of a network file system may hold on one machine only, as if there were none."""
+    with Store(tmp_path) as store:
+        store.append([HEAD])
+        monkeypatch.setattr("flatmeter.results.writers.this_machine", lambda: "another")
+        with Store(tmp_path) as other:
+            other.append([OTHER])
+    with Store(tmp_path) as store:
+        store.append([replace(HEAD, key="k3")])
+    assert [len(p.read_text().splitlines()) for p in sorted(tmp_path.glob("*.jsonl"))] == [2, 1]
+    assert set(read_groups(tmp_path)) == {"k1", "k2", "k3"}
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for key in ("k1", "k2", "k3"):
+        with Store(tmp_path) as store, Store(tmp_path) as beside:
+            store.append([replace(HEAD, key=key)])
+            beside.append([replace(HEAD, key=f"{key} beside")])
+    assert len(read_groups(tmp_path)) == 6
+    assert len(list(tmp_path.glob("results*.jsonl"))) == 6

@@ -1,0 +1,45 @@
+"""Settings into a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from flatmeter.config.schema import Settings
+from flatmeter.plan import Plan, choose
+from flatmeter.runner import settle_device
+
+
+def plan_of(settings: Settings, origins: Mapping[str, str], tell: Callable[[str], None]) -> Plan:
+    """How settings want checkpoints to be measured.
+
+    Args:
+        settings: of the run.
+        origins: where each was set, for messages.
+        tell: given a sentence for each broken plugin that is left out.
+
+    Raises:
+        UsageError: an unknown measure, option or device.
+    """
+    s = settings
+    if s.deterministic:
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return Plan(
+        measures=choose(s.measures, s.options, origins, tell),
+        bn=s.bn,
+        bn_batch=s.bn_batch,
+        seed=s.seed,
+        dtype=s.dtype,
+        device=settle_device(s.device),
+        rtol=s.rtol,
+        confidence=s.confidence,
+        max_products=s.max_products,
+        weight_decay=s.weight_decay,
+        lr=s.lr,
+        params=s.params,
+        batch_size=None if s.batch_size == "auto" else s.batch_size,
+        strategy=s.strategy,
+    )
