@@ -56,7 +56,9 @@ def balance(
     """
     weights = np.asarray(diagonal, dtype=np.float64)
     plus, minus, count = channels.plus.numpy(), channels.minus.numpy(), channels.count
-    M = coo_array((weights, (plus, minus)), shape=(count, count)).tocsr()
+    doubled = bool((plus < 0).any() or (minus < 0).any())
+    M = _doubled(weights, plus, minus, count) if doubled else _matrix(weights, plus, minus, count)
+    plus, minus = _node(plus, count), _node(minus, count)
     constant = float(M.diagonal().sum())
     M.setdiag(0.0)
     M.eliminate_zeros()
@@ -67,7 +69,30 @@ def balance(
     entries = M.tocoo()
     rows, columns = entries.coords
     value = constant + float(np.sum(entries.data * np.exp(-2.0 * (s[rows] - s[columns]))))
-    return Balance(value, s - s[0], attained, sweeps, imbalance, held)
+    s = s - s[0]
+    if doubled:
+        s = 0.5 * (s[:count] - s[_node(-np.arange(count), count)])
+    return Balance(value, s, attained, sweeps, imbalance, held)
+
+
+def _matrix(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int) -> csr_array:
+    return coo_array((weights, (rows, columns)), shape=(size, size)).tocsr()
+
+
+def _doubled(weights: np.ndarray, plus: np.ndarray, minus: np.ndarray, count: int) -> csr_array:
+    """With a channel of its own for the opposite of every scale, which shares the entries.
+
+    The sum is convex and does not change when every channel and its opposite change places with
+    both signs turned, so that at a minimum they are opposite.
+    """
+    rows = np.concatenate([_node(plus, count), _node(-minus, count)])
+    columns = np.concatenate([_node(minus, count), _node(-plus, count)])
+    return _matrix(np.concatenate([weights, weights]) / 2, rows, columns, 2 * count - 1)
+
+
+def _node(ids: np.ndarray, count: int) -> np.ndarray:
+    """The channel of an identifier; those of opposites follow all others."""
+    return np.where(ids < 0, count - 1 - ids, ids)
 
 
 def _cycles(M: csr_array) -> tuple[csr_array, np.ndarray]:

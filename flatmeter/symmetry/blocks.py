@@ -46,8 +46,8 @@ def scale_invariant_blocks(group: SymmetryGroup, space: ParameterSpace) -> tuple
     for law, shape, null, start in zip(
         channels.laws, channels.shapes, channels.null, space.offsets, strict=False
     ):
-        if not null and lone[law.plus].any():
-            ids = law.plus.int().expand(shape).reshape(-1)
+        if not null and lone[law.plus.clamp_min(0)].any():
+            ids = law.plus.clamp_min(0).int().expand(shape).reshape(-1)
             taken = torch.nonzero(lone[ids]).flatten()
             gained.append(ids[taken])
             indices.append(taken + start)
@@ -64,9 +64,10 @@ def lone_scales(channels: ChannelScales) -> Tensor:
     lone = torch.zeros(channels.count, dtype=torch.bool)
     for law, null in zip(channels.laws, channels.null, strict=True):
         if not null:
-            lone[law.plus] = True
+            lone[law.plus.clamp_min(0)] = True
     for law in channels.laws:
-        lone[law.minus] = False
+        lone[law.minus.abs()] = False
+        lone[law.plus.clamp_max(0).abs()] = False
     lone[0] = False
     return lone
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -12,9 +14,18 @@ from flatmeter.symmetry import operators as known
 from flatmeter.symmetry.channel_scales import Scale, fixed
 from flatmeter.symmetry.channels import Identifiers
 from flatmeter.symmetry.export import Graph
+from flatmeter.symmetry.written_eps import adds_eps
 
 LARGEST_FREE_TENSOR = 2**20
 """Entries up to which a parameter outside the usual places gets identifiers of its own."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """The scale of a tensor whose entries move by a multiple of what identifiers say."""
+
+    scale: Scale
+    degree: Fraction
 
 
 class ChannelEquations:
@@ -34,13 +45,21 @@ class ChannelEquations:
         self.ids = Identifiers()
         self.laws: dict[str, Scale] = {}
         self.values: dict[Node, Scale | list[Scale]] = {}
-        self.normalises = any(map(known.uses_own_statistics, graph.calls))
+        self.powers: dict[Node, Power] = {}
+        self.normalises = any(
+            known.uses_own_statistics(call) or adds_eps(call) for call in graph.calls
+        )
 
     def of(self, node: Any) -> Scale:
         """The identifiers of a tensor; of a parameter that has no law yet, new ones."""
         name = self.graph.parameters.get(node)
         if name is not None:
             return self.laws[name] if name in self.laws else self._free(node, name)
+        if node in self.powers:
+            # Only rules for powers know what to do with one; for others it must hold still.
+            base = self.powers.pop(node).scale
+            self.ids.fix(base.plus)
+            self.ids.fix(base.minus)
         value = self.values.get(node)
         if isinstance(value, Scale):
             return value
@@ -64,6 +83,10 @@ class ChannelEquations:
             self.laws[name] = Scale(plus, minus)
             return
         scale = self.of(node)
+        if not (scale.minus.any() or plus.any()):
+            # A table that is tied to the head: gains on the way in, loses on the way out.
+            self.ids.same(scale.plus, -minus)
+            return
         self.ids.same(scale.plus, plus)
         self.ids.same(scale.minus, minus)
 

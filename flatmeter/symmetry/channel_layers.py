@@ -33,19 +33,42 @@ def _matrix_product(equations: ChannelEquations, left: Node, right: Node) -> Sca
     ids = equations.ids
     if ndim(right) == 2 and (equations.open_parameter(right) or equations.of(right).minus.any()):
         out = ids.fresh(1, right.meta["val"].shape[1])
-        equations.demand(right, out, _channels(equations, left, -1).reshape(-1, 1))
+        equations.demand(right, out, channels_of(equations, left, -1).reshape(-1, 1))
         return pure_scale(out.reshape(*[1] * (ndim(left) - 1), -1))
     a, b = equations.of(left), equations.of(right)
     if a.is_fixed:
         out = ids.uniform(equations.pure(right), [-2])
     elif b.is_fixed:
         out = ids.uniform(equations.pure(left), [-1])
-    else:
+    elif left is right:
         return None
+    else:
+        # Scores: what a channel of the one factor gains that of the other loses.
+        rows = ids.uniform(equations.pure(left), [-2])
+        columns = ids.uniform(equations.pure(right), [-1])
+        ids.same(rows.transpose(-1, -2), -columns)
+        return fixed(max(ndim(left), ndim(right)))
     return pure_scale(out.reshape(*[1] * (max(ndim(left), ndim(right)) - out.ndim), *out.shape))
 
 
-def _channels(equations: ChannelEquations, node: Node, dim: int) -> Tensor:
+def vector_product(equations: ChannelEquations, call: Call) -> Scale | None:
+    """A matrix or a vector times a vector that holds still, or the other way round."""
+    left, right = call["self"], next(x for x in (call[n] for n in _SECOND) if x is not None)
+    a, b = equations.of(left), equations.of(right)
+    if b.is_fixed:
+        return _summed(equations, a, -1)
+    return _summed(equations, b, 0) if a.is_fixed else None
+
+
+_SECOND = ("vec", "tensor", "other")
+
+
+def _summed(equations: ChannelEquations, scale: Scale, dim: int) -> Scale:
+    plus, minus = (equations.ids.uniform(x, [dim]).squeeze(dim) for x in (scale.plus, scale.minus))
+    return Scale(plus, minus)
+
+
+def channels_of(equations: ChannelEquations, node: Node, dim: int) -> Tensor:
     """One identifier for each place along a dimension, the same at all places along others."""
     plus, total = equations.pure(node), ndim(node)
     plus = equations.ids.uniform(plus, [d for d in range(total) if d != dim % total])
@@ -59,9 +82,15 @@ def affine(equations: ChannelEquations, call: Call) -> Scale | None:
         return None
     shape, spatial = weight.meta["val"].shape, ndim(weight) - 2
     channel = -1 - spatial
-    source = _channels(equations, call["input"], channel)
+    source = channels_of(equations, call["input"], channel)
     transposed = call.name in known.TRANSPOSED
-    out = equations.ids.fresh(shape[1] * groups if transposed else shape[0])
+    width = shape[1] * groups if transposed else shape[0]
+    is_output = call.node in equations.graph.outputs
+    out = torch.zeros(width, dtype=torch.long) if is_output else equations.ids.fresh(width)
+    if not equations.open_parameter(weight) and equations.of(weight).is_fixed:
+        equations.ids.same(out, equations.ids.uniform(source, [0]))
+        _shift(equations, call["bias"], out)
+        return pure_scale(out.reshape(*[1] * (ndim(call.node) + channel), -1, *[1] * spatial))
     plus, minus = (source, out) if transposed else (out, source)
     # Rows belong to groups of rows, columns to their place within the group's channels.
     rows, columns = plus.reshape(-1, 1), minus.reshape(groups, -1)
@@ -92,7 +121,7 @@ def norm(equations: ChannelEquations, call: Call) -> Scale:
         ids.uniform(plus, range(-width, 0))
         lead, shape = [1] * (total - width), tuple(call["normalized_shape"])
     else:
-        channels = _channels(equations, node, 1)
+        channels = channels_of(equations, node, 1)
         if call.name == "group_norm":
             ids.uniform(channels.reshape(call["num_groups"], -1), [1])
         lead, shape = [1], (len(channels), *[1] * (total - 2))
@@ -114,15 +143,27 @@ def _gained(
     return pure_scale(out.reshape(*lead, *shape))
 
 
-def attention(equations: ChannelEquations, call: Call) -> Scale | None:
-    """Scores hold still; values keep their channels and share a scale over the tokens."""
-    value, node = call["value"], call.node
-    for other in node.all_input_nodes:
-        if other is not value and is_scaled(other):
-            equations.fix(other)
-    if value in (call["query"], call["key"], call["attn_mask"]) or call["enable_gqa"]:
-        return None
-    return pure_scale(equations.ids.uniform(equations.pure(value), [-2]))
+def attention(equations: ChannelEquations, call: Call) -> Scale:
+    """Scores hold still: what a query's channel gains the key's loses. Values keep theirs."""
+    ids, mask = equations.ids, call["attn_mask"]
+    if isinstance(mask, Node) and is_scaled(mask):
+        equations.fix(mask)
+    # All tokens share their scales.
+    query, key, values = (ids.uniform(equations.pure(call[n]), [-2]) for n in _ATTENDING)
+    if call["enable_gqa"]:
+        heads = call["query"].meta["val"].shape[-3]
+        key, values = (_for_each(x, call[n], heads) for x, n in ((key, "key"), (values, "value")))
+    ids.same(query, -key)
+    return pure_scale(values)
+
+
+_ATTENDING = ("query", "key", "value")
+
+
+def _for_each(plus: Tensor, node: Node, heads: int) -> Tensor:
+    """Heads of keys or values, repeated so that every head of queries has one."""
+    own = node.meta["val"].shape[-3]
+    return plus if plus.shape[-3] == 1 else plus.repeat_interleave(heads // own, -3)
 
 
 def embedding(equations: ChannelEquations, call: Call) -> Scale:

@@ -14,11 +14,20 @@ from torch import Tensor
 from torch.fx import Node
 
 from flatmeter.symmetry import channel_layers as layers
+from flatmeter.symmetry import channel_products as products
+from flatmeter.symmetry import channel_recurrent as recurrent
 from flatmeter.symmetry import operators as known
-from flatmeter.symmetry.channel_equations import ChannelEquations, ndim
+from flatmeter.symmetry.channel_equations import (
+    LARGEST_FREE_TENSOR,
+    ChannelEquations,
+    Power,
+    ndim,
+    pure_scale,
+)
 from flatmeter.symmetry.channel_scales import Scale, fixed
 from flatmeter.symmetry.export import Call, Graph, is_scaled
 from flatmeter.symmetry.null import moved
+from flatmeter.symmetry.written_eps import adds_eps
 
 Value = Scale | list[Scale]
 Rule = Callable[["ChannelEquations", Call], Scale | list[Scale] | None]
@@ -39,14 +48,19 @@ def channel_equations(
         return equations  # nothing can be followed through shapes that are not known
     for call in graph.calls:
         if call.name not in known.IGNORED:
-            _apply(equations, call, None if call.name in distrusted else _rule(call))
+            _apply(equations, call, trusted=call.name not in distrusted)
     for node in graph.outputs:
         equations.fix(node)
     return equations
 
 
-def _apply(equations: ChannelEquations, call: Call, rule: Rule | None) -> None:
-    value = rule(equations, call) if rule is not None else None
+def _apply(equations: ChannelEquations, call: Call, *, trusted: bool) -> None:
+    found = products.power(equations, call) if trusted else None
+    if isinstance(found, Power):
+        equations.powers[call.node] = found
+        return
+    rule = _rule(call) if trusted else None
+    value = found or (rule(equations, call) if rule is not None else None)
     if value is None:
         for node in call.node.all_input_nodes:
             if is_scaled(node):
@@ -69,9 +83,11 @@ def _fixed_like(node: Node) -> Value:
 
 def _rule(call: Call) -> Rule | None:
     """The law of an operator with these arguments, ``None`` where it fixes what it touches."""
+    if call.name in known.COMPARISONS:
+        return _comparison
     if not is_scaled(call.node):
         return _taken_index if call.name == "getitem" else None
-    if known.is_pointwise(call):
+    if known.is_pointwise(call) or adds_eps(call):
         return _pointwise
     if known.is_padding(call):
         return _padding
@@ -82,6 +98,48 @@ def _rule(call: Call) -> Rule | None:
 
 def _taken_index(equations: ChannelEquations, call: Call) -> Scale:
     return fixed(ndim(call.node))
+
+
+def _comparison(equations: ChannelEquations, call: Call) -> Scale | None:
+    """Which of two is larger stays if both scale alike; zero has every scale."""
+    left, right = call["self"], call["other"]
+    if isinstance(right, Node):
+        a, b = equations.of(left), equations.of(right)
+        equations.ids.same(a.plus, b.plus)
+        equations.ids.same(a.minus, b.minus)
+    elif right != 0:
+        return None
+    return fixed(ndim(call.node))
+
+
+def _zeros(equations: ChannelEquations, call: Call) -> Scale | None:
+    """Zeros have every scale: identifiers of their own."""
+    shape = call.node.meta["val"].shape
+    if shape.numel() > LARGEST_FREE_TENSOR:
+        return None
+    return pure_scale(equations.ids.fresh(*shape))
+
+
+def _write(equations: ChannelEquations, call: Call) -> Value | None:
+    """What is put among others scales like them, here all alike."""
+    return None if call["reduce"] not in (None, "add") or call["value"] else _joint(equations, call)
+
+
+def _selected(equations: ChannelEquations, call: Call) -> Scale:
+    return _uniform(equations, equations.of(call["self"]), [call["dim"]])
+
+
+def _sequence(equations: ChannelEquations, call: Call) -> Value | None:
+    """Steps of sequences are moved; the last dimension holds the channels."""
+    if call["padding_value"]:
+        return None
+    scale = equations.of(call["input"] if call["data"] is None else call["data"])
+    dims = range(scale.plus.ndim - 1)
+    whole = _uniform(equations, scale, dims)
+    whole = Scale(whole.plus.reshape(-1), whole.minus.reshape(-1))
+    moved_to = call.node.meta["val"]
+    lead = [1] * (moved_to[0].ndim - 1)
+    return [Scale(whole.plus.reshape(*lead, -1), whole.minus.reshape(*lead, -1)), fixed(1)]
 
 
 def _pointwise(equations: ChannelEquations, call: Call) -> Scale:
@@ -124,16 +182,7 @@ def _padding(equations: ChannelEquations, call: Call) -> Scale:
 
 
 def _reduction(equations: ChannelEquations, call: Call) -> Scale:
-    scale, dim = equations.of(call["self"]), call["dim"]
-    total = scale.plus.ndim
-    dims = range(total) if dim in (None, []) else [dim] if isinstance(dim, int) else dim
-    reduced = _uniform(equations, scale, dims)
-    if call["keepdim"]:
-        return reduced
-    gone = {d % total for d in dims}
-    kept = [n for d, n in enumerate(reduced.plus.shape) if d not in gone]
-    lost = [n for d, n in enumerate(reduced.minus.shape) if d not in gone]
-    return Scale(reduced.plus.reshape(kept), reduced.minus.reshape(lost))
+    return products.reduced(equations, equations.of(call["self"]), call)
 
 
 def _joint(equations: ChannelEquations, call: Call) -> Value:
@@ -186,34 +235,6 @@ def _sum(equations: ChannelEquations, call: Call) -> Scale | None:
     return scale
 
 
-def _product(equations: ChannelEquations, call: Call) -> Scale | None:
-    """A factor that holds still changes nothing; a parameter leads from channel to channel."""
-    factors = [x for x in (call["self"], call["other"]) if isinstance(x, Node)]
-    if len(factors) == 1:
-        return equations.of(factors[0])
-    left, right = (equations.of(x) for x in factors)
-    if right.is_fixed or left.is_fixed:
-        kept, still = (left, right) if right.is_fixed else (right, left)
-        return Scale(_broadcast(kept.plus, still.plus), _broadcast(kept.minus, still.minus))
-    for x, w in ((left, right), (right, left)):
-        if w.minus.any() and not x.minus.any():
-            equations.ids.same(w.minus, x.plus)
-            return Scale(_broadcast(w.plus, x.plus), _broadcast(x.minus, w.minus))
-    return None
-
-
-def _broadcast(ids: Tensor, like: Tensor) -> Tensor:
-    return ids.reshape(*[1] * (like.ndim - ids.ndim), *ids.shape)
-
-
-def _quotient(equations: ChannelEquations, call: Call) -> Scale | None:
-    divisor = equations.of(call["other"])
-    if call["rounding_mode"] is not None or not divisor.is_fixed:
-        return None
-    scale = equations.of(call["self"])
-    return Scale(_broadcast(scale.plus, divisor.plus), _broadcast(scale.minus, divisor.minus))
-
-
 def _sign(equations: ChannelEquations, call: Call) -> Scale:
     return fixed(ndim(call.node))
 
@@ -223,12 +244,19 @@ _RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (known.SHAPE, _shape),
     (known.CASTS, _pointwise),
     (known.POOLING, _pooling),
+    (frozenset({"index_select"}), _selected),
     (known.JOINT, _joint),
+    (known.ZEROS, _zeros),
+    (known.WRITES, _write),
+    (known.SEQUENCES, _sequence),
+    (known.RECURRENT, recurrent.recurrent),
+    (known.CELLS, recurrent.cell),
     (known.SUMS, _sum),
-    (frozenset({"mul"}), _product),
-    (frozenset({"div"}), _quotient),
+    (frozenset({"mul"}), products.product),
+    (frozenset({"div"}), products.quotient),
     (frozenset({"matmul", "bmm", "mm"}), layers.matmul),
     (frozenset({"addmm"}), layers.addmm),
+    (frozenset({"mv", "dot", "vdot"}), layers.vector_product),
     (known.AFFINE, layers.affine),
     (known.NORMS, layers.norm),
     (frozenset({"scaled_dot_product_attention"}), layers.attention),

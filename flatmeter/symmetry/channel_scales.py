@@ -15,7 +15,7 @@ class Scale:
 
     Args:
         plus, minus: int64, of the tensor's number of dimensions; a dimension along which nothing
-            varies has size one.
+            varies has size one. A negative identifier stands for the opposite of its scale.
     """
 
     plus: Tensor
@@ -28,11 +28,18 @@ class Scale:
 
     def factor(self, e: Tensor) -> Tensor:
         """What the entries are multiplied by, from the factor ``[count]`` of each identifier."""
-        return e[self.plus.to(e.device)] / e[self.minus.to(e.device)]
+        return signed(e, self.plus) / signed(e, self.minus)
 
     def squeezed(self) -> Scale:
         """Dimensions along which nothing varies, cut to size one."""
         return Scale(_narrowed(self.plus), _narrowed(self.minus))
+
+
+def signed(e: Tensor, ids: Tensor) -> Tensor:
+    """The factors of identifiers, from the factor ``[count]`` of each: inverse where negative."""
+    ids = ids.to(e.device)
+    factors = e[ids.abs()]
+    return torch.where(ids < 0, 1 / factors, factors) if bool((ids < 0).any()) else factors
 
 
 def fixed(dims: int) -> Scale:
@@ -43,7 +50,7 @@ def fixed(dims: int) -> Scale:
 
 @dataclass(frozen=True)
 class ChannelScales:
-    """One scale for each channel: an entry moves by ``s[plus] − s[minus]``.
+    """One scale for each channel: an entry moves by ``s[plus] − s[minus]``, ``s[−i] = −s[i]``.
 
     Identifier 0 stands for the scale that is fixed: ``s[0]`` counts as zero. Identifiers are kept
     by tensor and without repetition, since one for every entry would outweigh the parameters.

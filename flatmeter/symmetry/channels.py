@@ -3,7 +3,8 @@
 An entry of a tensor scales by ``s[plus] − s[minus]``, two identifiers of log-scales; 0 is the one
 that is fixed. Activations only gain (``minus`` is 0); weights gain the scale of the channel they
 lead to and lose that of the channel they come from. What an operator demands is always that
-identifiers be the same, so that the whole system is solved by connected components.
+identifiers be the same or, of two factors of a product that must hold still, opposite; ``−i`` is
+the opposite of ``i``. The whole system is solved by connected components.
 """
 
 from __future__ import annotations
@@ -56,15 +57,37 @@ class Identifiers:
             ids = first
         return ids
 
-    def settled(self) -> np.ndarray:
-        """The identifier that each one turned out to be, ``[count]``; 0 for the fixed ones."""
+    def agree(self, a: Tensor, b: Tensor) -> bool:
+        """Two sets are equal by what was demanded so far, entry by entry after broadcasting."""
+        settled = self.settled()
+        return bool((_looked_up(settled, a) == _looked_up(settled, b)).all())
+
+    def settled(self) -> Tensor:
+        """The identifier that each one turned out to be, ``[count]``; 0 for the fixed ones.
+
+        Every identifier has a node for itself and one for its opposite. Where these hang together
+        a scale is its own opposite, which is zero.
+        """
         empty = [torch.zeros(0, dtype=torch.long)]
-        a = torch.cat([x for x, _ in self._pairs] or empty).numpy()
-        b = torch.cat([x for _, x in self._pairs] or empty).numpy()
-        joined = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(self.count,) * 2)
+        a = torch.cat([x for x, _ in self._pairs] or empty)
+        b = torch.cat([x for _, x in self._pairs] or empty)
+        both = torch.stack([torch.cat([a, -a]), torch.cat([b, -b])])
+        rows, columns = torch.where(both < 0, self.count - both, both).numpy()
+        size = 2 * self.count
+        joined = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(size, size))
         _, label = connected_components(joined, directed=False)
-        # The component of identifier 0 must keep the number 0.
-        return np.asarray(np.where(label == label[0], 0, label + 1))
+        up, down = label[: self.count], label[self.count :].copy()
+        down[0] = up[0]
+        first = np.full(size, self.count)
+        np.minimum.at(first, up, np.arange(self.count))
+        np.minimum.at(first, down, np.arange(self.count))
+        found = first[up]
+        found = np.where(up[found] == up, found, -found)
+        return torch.from_numpy(np.where((up == down) | (up == up[0]), 0, found))
+
+
+def _looked_up(values: Tensor, ids: Tensor) -> Tensor:
+    return values[ids.abs()] * ids.sign()
 
 
 def numbered(
@@ -76,17 +99,21 @@ def numbered(
 
     Returns:
         The laws, and the new number of every identifier handed out, 0 where no parameter moves by
-        it.
+        it, negative where it turned out to be the opposite.
     """
-    settled = torch.from_numpy(identifiers.settled())
-    moving = {name: _moving(Scale(settled[s.plus], settled[s.minus])) for name, s in laws.items()}
-    used = torch.zeros(int(settled.max()) + 1, dtype=torch.bool)
+    settled = identifiers.settled()
+    moving = {name: _moving(_renamed(settled, scale)) for name, scale in laws.items()}
+    used = torch.zeros(identifiers.count, dtype=torch.bool)
     used[0] = True
     for scale in moving.values():
-        used[scale.plus] = used[scale.minus] = True
+        used[scale.plus.abs()] = used[scale.minus.abs()] = True
     number = (torch.cumsum(used, 0) - 1) * used
-    laws = {name: Scale(number[s.plus], number[s.minus]) for name, s in moving.items()}
-    return laws, number[settled]
+    laws = {name: _renamed(number, scale) for name, scale in moving.items()}
+    return laws, _looked_up(number, settled)
+
+
+def _renamed(names: Tensor, scale: Scale) -> Scale:
+    return Scale(_looked_up(names, scale.plus), _looked_up(names, scale.minus))
 
 
 def _moving(scale: Scale) -> Scale:

@@ -90,7 +90,8 @@ def balanced_factors(
         found = balance(squares.numpy(), group.channels)
         held = torch.from_numpy(found.held)
         # What nothing holds up stays where it is.
-        ids = torch.cat([group.channels.plus[held], group.channels.minus[held]]).unique().long()
+        moving = torch.cat([group.channels.plus[held], group.channels.minus[held]])
+        ids = moving.abs().unique().long()
         s = torch.zeros(group.channels.count, dtype=torch.float64)
         s[ids] = torch.from_numpy(found.log_scales)[ids]
         lost = space.unflatten(~held & (squares > 0))

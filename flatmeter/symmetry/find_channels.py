@@ -12,7 +12,7 @@ from torch.fx import Node
 from flatmeter.randomness import derived_generator
 from flatmeter.symmetry.channel_equations import ChannelEquations
 from flatmeter.symmetry.channel_rules import channel_equations
-from flatmeter.symmetry.channel_scales import ChannelScales, Scale, fixed
+from flatmeter.symmetry.channel_scales import ChannelScales, Scale, fixed, signed
 from flatmeter.symmetry.channels import numbered
 from flatmeter.symmetry.contradiction import contradiction
 from flatmeter.symmetry.export import Graph
@@ -38,12 +38,12 @@ def find_channels(
         laws, number = numbered(equations.laws, equations.ids)
         if not number.any():
             return _scales({}, 1, null, graph, evaluator), tuple(distrusted.values())
-        e = _random_factors(int(number.max()) + 1)
+        e = _random_factors(int(number.abs().max()) + 1)
         element: dict[str, Factor] = {n: partial(law.factor, e) for n, law in laws.items()}
         if change_under([element], evaluator, up_to_eps=equations.normalises) is not None:
             scales = _scales(laws, len(e), null, graph, evaluator)
             return scales, tuple(distrusted.values())
-        expected = partial(_expected, equations, e[number])
+        expected = partial(_expected, equations, signed(e, number))
         found = contradiction(graph, null, element, expected, evaluator.rounding)
         if found is None or found.operator in distrusted:
             note = "evaluation contradicts the symmetries of single channels, so none is used"

@@ -49,7 +49,9 @@ POOLING = _names(
 REDUCTIONS = _names("mean sum amax amin linalg_vector_norm norm std")
 """Homogeneous over the dimensions that ``dim`` names."""
 
-JOINT = _names("max min median sort topk cumsum gather index index_select item take_along_dim")
+JOINT = _names(
+    "max min median sort topk cumsum gather index index_select item take_along_dim im2col col2im"
+)
 """Homogeneous of degree one over all of their input together."""
 
 WRITES = _names(

@@ -317,13 +317,12 @@ KNOWN = {
     "residual": Known(Residual, VECTOR, 2, 5 + 6),
     # Weight and hidden bias scale together, and the weight once more on the way out: nothing.
     "tied autoencoder": Known(TiedAutoencoder, VECTOR, 0, 0),
-    # Either factor of each unit: sums of two scales, which only tensors have.
-    "gated unit": Known(Gated, VECTOR, 2, 5 + 5, beyond=8),
-    # Queries against keys, values against the output; the keys' bias changes nothing. Keys lose
-    # what queries gain, channel by channel: of these only the common scale is found.
-    "attention": Known(Attention, TOKENS, 3, 4 + 4 + 4, beyond=3),
+    # Either factor of each unit: sums of two scales, which only tensors have. One factor is held.
+    "gated unit": Known(Gated, VECTOR, 2, 5 + 5, beyond=4),
+    # Queries against keys, values against the output; the keys' bias changes nothing.
+    "attention": Known(Attention, TOKENS, 3, 4 + 4 + 4),
     # In one tensor none of that is a scale of the tensor, nor is the keys' bias one by itself.
-    "packed attention": Known(PackedAttention, TOKENS, 0, 4 + 4 + 4, beyond=4 + 4),
+    "packed attention": Known(PackedAttention, TOKENS, 0, 4 + 4 + 4, beyond=4),
     "depth-wise separable": Known(separable, IMAGE, 3, 6 + 6 + 4),
     # The stream's writers; inside the block; the first gain; the last norm's gain and the head.
     "pre-norm": Known(lambda: Norm(True), TOKENS, 4, 1 + 5 + 6 + 6),
@@ -351,5 +350,5 @@ KNOWN = {
     # Weight and bias before the norm, a group at a time; its gain and the head.
     "group-norm": Known(group_norm, SMALL, 2, 2 + 4),
     # Inside; and the stream, whose table gains on the way in what it loses on the way out.
-    "tied embedding": Known(Language, None, 2, 5 + 4, beyond=3),
+    "tied embedding": Known(Language, None, 2, 5 + 4),
 }

@@ -104,3 +104,28 @@ def test_nothing_to_balance():
     found = balance(np.array([1.0, 2.0]), np.zeros(2, dtype=int), np.zeros(2, dtype=int), 1)
     assert found.value == 3.0
     assert found.attained
+
+
+def test_opposite_scales_against_a_general_optimiser():
+    """Identifiers with a sign, as queries and keys have them."""
+    rng = np.random.default_rng(4)
+    plus, minus = rng.integers(-5, 6, (2, 60))
+    weights = rng.uniform(0.1, 5, 60)
+
+    def loss(s):
+        s = np.concatenate([[0.0], s])
+        step = np.sign(plus) * s[np.abs(plus)] - np.sign(minus) * s[np.abs(minus)]
+        return np.log(np.sum(weights * np.exp(-2 * step)))
+
+    reference = scipy_minimize(loss, np.zeros(5), tol=1e-14)
+    found = balance(weights, plus, minus, 6)
+    assert found.value == pytest.approx(np.exp(reference.fun), rel=1e-8)
+    assert loss(found.log_scales[1:]) == pytest.approx(np.log(found.value), rel=1e-8)
+    assert found.attained
+
+
+def test_one_query_and_one_key():
+    # q k with q growing as k shrinks, and nothing else.
+    found = balance(np.array([9.0, 4.0]), np.array([1, -1]), np.array([0, 0]), 2)
+    assert found.value == pytest.approx(2 * np.sqrt(36.0))
+    assert np.exp(2 * found.log_scales[1]) == pytest.approx(9 / 6)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from flatmeter.risk.space import ParameterSpace
+from flatmeter.symmetry.channel_dimension import channel_dimension
 from flatmeter.symmetry.find import find_group
 
 
@@ -54,12 +55,111 @@ def test_a_shuffle_moves_channels():
     assert channels.minus[18:24].tolist() == [1, 4, 2, 5, 3, 6]
 
 
-def test_values_of_attention_keep_their_channels(make):
+def test_attention_scales_queries_against_keys_and_values_against_the_output(make):
     net = make("attention")
     channels = channels_of(net, torch.randn(2, 3, 4).double())
-    space = ParameterSpace.from_module(net)
-    moved = {n for n in space.names if channels.plus[space.slice(n)].any()}
-    assert moved == {"k.bias", "v.weight", "v.bias"}
+    weights = dict(zip(ParameterSpace.from_module(net).names, channels.laws, strict=True))
+    q, k, v, o = (weights[f"{n}.weight"] for n in "qkvo")
+    assert torch.equal(q.plus, -k.plus)
+    assert len(q.plus.unique()) == 4
+    assert torch.equal(v.plus.flatten(), o.minus.flatten())
+    assert not set(v.plus.flatten().tolist()) & set(q.plus.abs().flatten().tolist())
+
+
+def test_heads_that_share_keys_and_values_share_their_scales():
+    """Four heads of queries, two of keys and values, of two channels each."""
+
+    class Grouped(nn.Module):
+        def __init__(self, repeats):
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(4, n) for n in (8, 4, 4, 4))
+            self.o, self.repeats = nn.Linear(8, 3), repeats
+
+        def forward(self, x):
+            q, k, v = (
+                f(x).unflatten(-1, (-1, 2)).transpose(1, 2) for f in (self.q, self.k, self.v)
+            )
+            if self.repeats:
+                k, v = (t.repeat_interleave(2, 1) for t in (k, v))
+            h = F.scaled_dot_product_attention(q, k, v, enable_gqa=not self.repeats)
+            return self.o(h.transpose(1, 2).flatten(2))
+
+    for repeats in (True, False):
+        channels = channels_of(Grouped(repeats).double(), torch.randn(2, 3, 4).double())
+        # Queries, values, and the keys' bias, which changes nothing.
+        assert channels.count - 1 == 4 + 4 + 4
+
+
+def test_rotary_positions_leave_a_scale_for_each_plane():
+    class Rotary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(4, 4, bias=False) for _ in range(3))
+
+        def forward(self, x):
+            angle = torch.arange(x.shape[1])[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1])
+
+            def turn(t):
+                quarter = torch.cat([-t[..., 2:], t[..., :2]], -1)
+                return t * angle.cos() + quarter * angle.sin()
+
+            scores = turn(self.q(x)) @ turn(self.k(x)).transpose(-1, -2)
+            return scores.softmax(-1) @ self.v(x)
+
+    channels = channels_of(Rotary(), torch.randn(2, 3, 4))
+    assert channels.count - 1 == 2
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+        lambda x: x / (x * x).mean(-1, keepdim=True).add(1e-6).sqrt(),
+        lambda x: x / (x.norm(dim=-1, keepdim=True) + 1e-6),
+        lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6) ** 0.5,
+        lambda x: F.normalize(x, dim=-1),
+    ],
+)
+def test_a_normalisation_written_out_lets_its_input_scale(normalise):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.gain, self.b = (
+                nn.Linear(4, 5),
+                nn.Parameter(torch.ones(5)),
+                nn.Linear(5, 3),
+            )
+
+        def forward(self, x):
+            return self.b(self.gain * normalise(self.a(x)))
+
+    torch.manual_seed(0)
+    group = find_group(Net(), torch.randn(6, 4), [n for n, _ in Net().named_parameters()])
+    assert group.notes == ()
+    assert group.dim == 2
+    assert group.channels.count - 1 == 1 + 5
+
+
+@pytest.mark.parametrize(
+    "normalise", [lambda x: x * x.square().mean(-1, keepdim=True), torch.square]
+)
+def test_powers_that_do_not_cancel_hold_still(normalise):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.b(normalise(self.a(x)))
+
+    assert channels_of(Net(), torch.randn(6, 4)).count == 1
+
+
+def test_spectral_norm_frees_the_scale_of_the_weight():
+    layer, relu = nn.utils.parametrizations.spectral_norm, nn.ReLU()
+    net = nn.Sequential(layer(nn.Linear(4, 5)), relu, nn.Linear(5, 6), relu, nn.Linear(6, 3))
+    channels = channels_of(net.eval(), torch.randn(8, 4))
+    assert channel_dimension(channels) == 1 + 6
 
 
 def test_a_gain_for_every_channel_passes_scales_on():
