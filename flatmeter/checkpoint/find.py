@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from flatmeter.checkpoint.formats import LISTED
 from flatmeter.checkpoint.recognise import recognise
 from flatmeter.errors import UsageError
+from flatmeter.natural_order import natural
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -64,10 +64,4 @@ def _recognised(paths: Iterable[Path], seen: Counter[str]) -> list[Path]:
             found.append(path)
         elif kind is not None:
             seen[kind.value] += 1
-    return sorted(found, key=lambda path: (_natural(path), path.suffix))
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Numbers in names compare as numbers."""
-    parts = re.findall(r"\d+|\D+", str(path.with_suffix("")))
-    return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in parts]
+    return sorted(found, key=lambda path: (natural(path), path.suffix))

@@ -9,7 +9,6 @@ from typing import Any
 
 from flatmeter.cli.streams import ascii_only, complain, page_width, write_out
 from flatmeter.config.schema import Settings
-from flatmeter.plan import Plan
 from flatmeter.results.atomic import OutputError
 from flatmeter.results.exporters import check_ending, export, render, to_jsonl
 from flatmeter.results.pivot import check_columns, pivot, sort_rows
@@ -35,13 +34,15 @@ class Output:
         #: Exports that could not be written.
         self.lost: list[str] = []
 
-    def check(self, plan: Plan) -> None:
+    def check(self, quantities: Sequence[tuple[str, str]]) -> None:
         """Refuse what could not be shown at the end.
+
+        Args:
+            quantities: measures and their quantities.
 
         Raises:
             UsageError: an unknown column or ending.
         """
-        quantities = [(m.name, q) for m in plan.measures for q in m.quantities]
         check_columns(self.settings.columns, quantities, "--columns")
         if self.settings.sort:
             check_columns([self.settings.sort.lstrip("-")], quantities, "--sort")
@@ -56,14 +57,19 @@ class Output:
 
     def finish(self) -> None:
         """Print what is not yet printed, and write each export whatever became of the others."""
-        rows = self._shown(self.rows)
-        if self.settings.sort:
-            rows = sort_rows(rows, self.settings.sort)
         try:
-            self._print(rows)
+            self._print(self._sorted())
         finally:
-            for name in self.settings.export:
-                self._export(name, rows)
+            self.write_exports()
+
+    def write_exports(self) -> None:
+        """Write each export, whatever became of the others."""
+        for name in self.settings.export:
+            self._export(name, self._sorted())
+
+    def _sorted(self) -> list[Row]:
+        rows = self._shown(self.rows)
+        return sort_rows(rows, self.settings.sort) if self.settings.sort else rows
 
     def _export(self, name: str, rows: Sequence[Row]) -> None:
         s = self.settings

@@ -140,7 +140,7 @@ class Session:
         paths = self.ranks.from_first(lambda: expand(arguments))
         origins = self.configuration.origins
         plan = plan_of(self.settings, origins, self._warn)
-        self.output.check(plan)
+        self.output.check([(m.name, q) for m in plan.measures for q in m.quantities])
         if not self.ranks.rank:
             self._check_places()
         return plan, paths
@@ -162,6 +162,7 @@ class Session:
             samples=None if s.samples == "all" else s.samples,
             seed=s.seed,
             project=self.configuration.project,
+            tell=self._warn,
         )
 
     def _store(self) -> Store | nullcontext[None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from flatmeter.errors import UsageError
 from flatmeter.estimate import Why
+from flatmeter.results.apart import NOTE, apart
 from flatmeter.results.number import format_error, format_number
 from flatmeter.results.record import NETWORK, Row
 
@@ -83,7 +84,7 @@ def pivot(
             measure if left out.
         notes: add what the measures had to say about each value as footnotes.
     """
-    network = [row for row in rows if row.scope == NETWORK]
+    network = apart([row for row in rows if row.scope == NETWORK])
     measures = list(dict.fromkeys(row.measure for row in network))
     names = list(columns) or [*_FIELDS, *measures]
     marks: dict[str, list[str]] = {}
@@ -96,6 +97,8 @@ def pivot(
         lines.append((short, cells))
     heads = tuple(Column(name, _heading(network, name)) for name in names)
     footnotes = _footnotes(marks, network, names, len(lines))
+    if len(by_checkpoint) > len({row.checkpoint for row in rows}):
+        footnotes.append(NOTE)
     if any("±" in cell for _, cells in lines for cell in cells):
         footnotes += _legend(network)
     return Grid(folder, heads, tuple(lines), tuple(footnotes))

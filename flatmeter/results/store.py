@@ -93,10 +93,18 @@ class Store:
             return None
         return None if any(row.status == "error" for row in rows[0]) else rows[0]
 
+    def latest(self, row: Row) -> Stored | None:
+        """What stands there of the measurement that a row belongs to."""
+        return next(iter(self._standing.get(identity(row), ())), None)
+
+    def named(self, row: Row) -> bool:
+        """Whether a measurement stands there under the checkpoint's name too."""
+        return (row.key, row.checkpoint) in self._names
+
     def keep(self, rows: Sequence[Row]) -> None:
         """Note that a finished measurement is that of another checkpoint too, of equal weights."""
-        if (rows[0].key, rows[0].checkpoint) not in self._names:
-            self._write(rows)
+        if not self.named(rows[0]):
+            self.copy([rows])
 
     def append(
         self,
@@ -125,20 +133,29 @@ class Store:
         revision = max((one.head.revision for one in before), default=-1)
         if not before or not all(one.failed for one in before):
             revision += 1
-        self._write([replace(row, revision=revision) for row in rows])
+        self.copy([[replace(row, revision=revision) for row in rows]])
 
-    def _write(self, rows: Sequence[Row]) -> None:
+    def copy(self, groups: Sequence[Sequence[Row]]) -> None:
+        """Add measurements as they are, and return when they are on the disk.
+
+        Args:
+            groups: rows of each, headline first.
+
+        Raises:
+            OutputError: the disk is full, and so on; what was there before stays whole.
+        """
         with told(self.folder):
             whole = os.fstat(self._file.fileno()).st_size
             try:
-                _write_all(self._file, _encoded(rows))
+                _write_all(self._file, b"".join(map(_encoded, groups)))
                 os.fsync(self._file.fileno())
             except OSError:
                 os.ftruncate(self._file.fileno(), whole)
                 raise
-        one = Stored(list(rows), Path(self._file.name))
-        self._standing[identity(one.head)] = [one]
-        self._names.add((one.head.key, one.head.checkpoint))
+        for rows in groups:
+            one = Stored(list(rows), Path(self._file.name))
+            self._standing[identity(one.head)] = [one]
+            self._names.add((one.head.key, one.head.checkpoint))
 
     def state(self, lineage: str) -> dict[str, np.ndarray]:
         """Raw numbers of the latest measurement of a lineage; none where they cannot be read."""

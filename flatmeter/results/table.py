@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flatmeter.results.apart import apart
 from flatmeter.results.number import format_error
 from flatmeter.results.pivot import Grid
 from flatmeter.results.record import NETWORK, Row
@@ -35,7 +36,7 @@ def render_parts(rows: Sequence[Row], *, width: int = 80, digits: int = 4) -> st
     from rich.table import Table
 
     pages: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
-    for row in rows:
+    for row in apart(rows):
         if row.scope != NETWORK and row.value is not None:
             page = pages.setdefault((row.checkpoint, row.measure), {})
             cell = format_error(row.value, row.half_width, digits)
