@@ -104,7 +104,7 @@ class MinimumSharpness(Measure):
         if settings.curvature == "ggn" and not all(traces.exact_hessian.values()):
             notes.append(_gauss_newton_note(traces))
         if settings.granularity == "neuron":
-            estimate, extra = _neuron(context, group, estimate)
+            estimate, extra = _neuron(context, group)
             notes += extra
         return Measurement(
             quantities={"value": estimate},
@@ -190,32 +190,40 @@ def _scale_moves(traces: LayerTraces, weights: np.ndarray, basis: np.ndarray) ->
     return moves
 
 
-def _neuron(context: Context, group: SymmetryGroup, layer: Estimate) -> tuple[Estimate, list[str]]:
-    """Rescale tensors and channels in turn: the sum is convex in all of them together."""
+def _neuron(context: Context, group: SymmetryGroup) -> tuple[Estimate, list[str]]:
+    """Rescale tensors and channels in turn: the sum is convex in all of them together.
+
+    It is the minimum where no scale of tensors and none of channels changes it to first order.
+    """
     space = context.risk.space
     risk = context.risk.without_weight_decay()
     ways = _known_diagonal(risk)
     original = space.flatten(_diagonal(risk, *ways)).cpu().numpy()
     diagonal = original.copy()
-    value, attained = layer.value, True
+    attained, imbalance = True, np.inf
     for _ in range(MAX_ROUNDS):
-        traces = np.add.reduceat(diagonal, space.offsets[:-1])
-        diagonal *= np.exp(-2.0 * np.repeat(minimise(traces, group.basis).log_scales, space.sizes))
+        minimum = minimise(np.add.reduceat(diagonal, space.offsets[:-1]), group.basis)
+        diagonal *= np.repeat(_weights(minimum), space.sizes)
         balanced = balance(diagonal, group.channels)
         factors = group.channels.factors(torch.from_numpy(balanced.log_scales)).numpy()
-        diagonal /= factors**2
-        before, value, attained = value, balanced.value, balanced.attained
-        if before - value <= 1e-12 * before:
+        # What falls to nothing holds nothing up in the rounds that follow.
+        diagonal *= balanced.held / factors**2
+        attained = attained and minimum.attained and balanced.attained
+        sums = np.add.reduceat(diagonal, space.offsets[:-1])
+        slope = float(np.abs(group.basis.T @ sums).max(initial=0.0))
+        imbalance = max(balanced.imbalance, slope / max(balanced.value, 1e-300))
+        if imbalance <= TOLERANCE:
             break
+    value = balanced.value
     notes = [] if attained else ["attained = false: the value is an infimum over channel scales"]
     estimate = Estimate.of_exact(value)
-    if balanced.imbalance > TOLERANCE:
-        # The sweeps come down to the minimum from above.
+    if imbalance > TOLERANCE:
+        # The rounds come down to the minimum from above.
         estimate = Estimate(value, n=balanced.sweeps, converged=False, why=Why.BUDGET)
     groups = DataGroups.of(risk)
     if groups is not None:
         # Once more for the samples' shares: diagonals of all groups at once would fill the memory.
-        weights = np.divide(diagonal, original, out=np.zeros_like(diagonal), where=balanced.held)
+        weights = np.divide(diagonal, original, out=np.zeros_like(diagonal), where=original > 0)
         w = torch.from_numpy(weights).to(risk.device)
         forms = groups.sums(lambda part: w @ space.flatten(_diagonal(part, *ways)))
         estimate = estimate.of_sample(float(groups.stderr(forms)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from known_nets import KNOWN
 from scipy.optimize import minimize as scipy_minimize
 from torch import nn
 
@@ -13,6 +14,7 @@ from flatmeter.errors import NotApplicable
 from flatmeter.measures.context import Context
 from flatmeter.measures.minimum_sharpness import MinimumSharpness
 from flatmeter.symmetry.find import find_group
+from flatmeter.symmetry.minimise import minimise
 
 
 def measure(risk, **settings):
@@ -154,10 +156,40 @@ def test_a_tied_weight_does_not_break_the_invariance(make_risk):
     assert measure(risk).headline.value == pytest.approx(before.value, rel=1e-10)
 
 
-def test_neuron_wise_is_smaller(make_risk):
-    risk = make_risk(*NETS["mlp"])
-    layer, neuron = (measure(risk, granularity=g).headline for g in ("layer", "neuron"))
-    assert neuron.value < layer.value
+class SilentGate(nn.Module):
+    """Two hidden units lead nowhere, before factors that only tensors can scale against."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 5), nn.Linear(4, 3)
+        self.a, self.b = nn.Linear(5, 4), nn.Linear(5, 4)
+        for layer in (self.a, self.b):
+            nn.init.zeros_(layer.weight[:, :2])
+
+    def forward(self, x):
+        h = F.relu(self.first(x))
+        return self.head(self.a(h) * self.b(h))
+
+
+@pytest.mark.parametrize(
+    "name", ["residual", "gated unit", "attention", "swiglu", "post-norm", "silent gate"]
+)
+def test_neuron_wise_against_all_scales_at_once(name, make_risk, dense):
+    torch.manual_seed(0)
+    silent = name == "silent gate"
+    net = SilentGate().double() if silent else KNOWN[name].build()
+    x = torch.randn(30, *((4,) if silent else KNOWN[name].shape)).double()
+    risk = make_risk(net, x, torch.randn(net(x).shape).double(), loss="mse")
+    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+    one = torch.eye(group.channels.count, dtype=torch.float64)[1:]
+    channels = [group.channels.factors(s).log()[:, None] for s in one]
+    E = torch.cat([*channels, risk.space.spread(torch.from_numpy(group.basis))], 1)
+    expected = minimise(dense.gauss_newton(risk).diagonal().numpy(), E.numpy())
+    found = measure(risk, granularity="neuron")
+    assert found.headline.value == pytest.approx(expected.value, rel=1e-9)
+    assert found.headline.exact
+    assert any("attained = false" in note for note in found.notes) == (not expected.attained)
+    assert found.headline.value < measure(risk).headline.value * (1 + 1e-12)
 
 
 def test_batches_permutations_and_float32(make_risk):
