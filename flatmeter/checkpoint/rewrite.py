@@ -58,7 +58,7 @@ def rewrite(
         lost, value = _beside(value, way), _at(value, way)
     notes = write_weights(path, value, content.stored)
     if dropped:
-        notes += (f"left out, as of the weights that they were: {', '.join(dropped)}",)
+        notes += (f"left out, since they belong to the weights as they were: {', '.join(dropped)}",)
     if lost:
         notes += (f"left out, as safetensors hold tensors alone: {', '.join(lost)}",)
     return notes

@@ -57,7 +57,9 @@ def test_what_belongs_to_the_old_weights_is_left_out_and_told(tmp_path):
     torch.save(content, tmp_path / "a.pt")
     notes, found = again(tmp_path / "a.pt", tmp_path / "b.pt", {"0.weight": torch.zeros(3, 3)})
     (note,) = notes
-    assert note.endswith("as of the weights that they were: model_ema, optimizer, optimizer_states")
+    assert note.endswith(
+        "since they belong to the weights as they were: model_ema, optimizer, optimizer_states"
+    )
     assert list(found) == ["model", "statistics"]
 
 
