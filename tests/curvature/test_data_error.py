@@ -216,6 +216,47 @@ def test_intervals_of_nonlinear_values_hold(monkeypatch) -> None:
     assert 0.9 <= hits / count <= 0.99  # 400 seeds: 94.3 to 95.5 %
 
 
+#: How the network is made and evaluated, what is compared, and over how many samples.
+SAMPLED = {
+    "minimum": (MinimumSharpness(), {}, {}, ["value"], 40),
+    "quotient": (QuotientHessian(), {}, {}, ["lambda_max", "trace", "normalized"], 40),
+    "adaptive": (AdaptiveSharpness(starts=1, samples=3), {}, {}, ["worst"], 40),
+    "spherical": (
+        SphericalSharpness(max_products=24),  # block comes first
+        {"norm": True},
+        {"bn": "batch", "bn_batch": SAMPLES // GROUPS},
+        ["block"],
+        20,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_the_error_is_the_spread_of_values_over_samples(case) -> None:
+    measure, shape, options, names, count = SAMPLED[case]
+    net, whole = network(**shape), Dataset(*samples(5 * SAMPLES), "test")
+    risk = risk_of(net, whole, **options)
+    group = find_group(risk.module, risk.example_inputs(), risk.space.names)
+
+    def found(data):
+        context = Context(risk_of(net, data, **options), risk.bn, lambda: group, rtol=1e-2)
+        return measure.compute(context).quantities
+
+    true, values, errors = found(whole), [], []
+    for seed in range(count):
+        data = as_dataset(whole, name="test", samples=SAMPLES, seed=seed)
+        known = found(data if seed < 6 else dataclasses.replace(data, source_size=None))
+        values.append([known[name].value for name in names])
+        errors += [[known[name].data_stderr for name in names]] if seed < 6 else []
+    # The median, since batches of statistics have heavy tails.
+    table, told = torch.tensor(values), torch.tensor(errors).median(0).values
+    for name, value, spread, error in zip(
+        names, table.mean(0).tolist(), table.std(0).tolist(), told.tolist(), strict=True
+    ):
+        assert 0.6 < error / spread < 1.6, name
+        assert abs(value - true[name].value) < 1.5 * error, name
+
+
 def test_an_eigenvalue_near_zero_has_no_error() -> None:
     data = of_source(Dataset(*samples(SAMPLES), "test"), 1000)
     found = measured(HessianEigenvalues(), risk_of(network(), data))
