@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -152,6 +153,7 @@ class Loader:
         samples: size of the seeded subset of the data, ``None`` for all.
         seed: of that subset.
         project: what the project file says; the nearest one is read if left out.
+        tell: given a sentence before minutes are spent on what networks look like.
     """
 
     def __init__(
@@ -161,9 +163,10 @@ class Loader:
         samples: int | None = 4096,
         seed: int = 0,
         project: Mapping[str, Any] | None = None,
+        tell: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.given = {k: v for k, v in given.items() if v is not None}
-        self.samples, self.seed = samples, seed
+        self.samples, self.seed, self.tell = samples, seed, tell
         self.project = project_words() if project is None else project
         self._data: tuple[str, Dataset] | None = None
 
@@ -200,7 +203,7 @@ class Loader:
         checkpoint = read(path, key=key, ema=ema)
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
-        inference = settle_model(words, checkpoint)
+        inference = settle_model(words, checkpoint, self.tell)
         lacking = [n for n in ("model", *(["data"] if data else [])) if words[n] is None]
         if data and words["loss"] is None and own.get("loss"):
             lacking.append("loss")
