@@ -135,6 +135,7 @@ class _Report:
             samples=EXAMPLES,
             seed=self.settings.seed,
             project=configuration.project,
+            tell=lambda text: say(f"note: {text}"),
         )
         self.entries: list[dict[str, Any]] = []
 
