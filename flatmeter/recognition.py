@@ -32,10 +32,9 @@ def settle_model(
     own = checkpoint.metadata
     if words["model"] is not None or own.get("model"):
         return None
-    says = own.get("stored", {}).get("arch")
     inference = infer(
         checkpoint.tensors,
-        says=says if isinstance(says, str) else "",
+        says=_name(own.get("stored", {})),
         where=str(checkpoint.path),
         tell=tell,
     )
@@ -43,6 +42,14 @@ def settle_model(
         words["model"] = inference.chosen.model
         words["model_args"] = {**inference.chosen.args, **words["model_args"]}
     return inference
+
+
+def _name(stored: Mapping[str, Any]) -> str:
+    """What a training script called its network: timm, PyTorch's and torchvision's examples do."""
+    flags = stored.get("args")
+    flags = flags if isinstance(flags, Mapping) else {}
+    said = (stored.get("arch"), flags.get("model"), flags.get("arch"))
+    return next((name for name in said if isinstance(name, str)), "")
 
 
 def recognised(inference: Inference | None) -> tuple[str, ...]:

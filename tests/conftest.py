@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,22 @@ import pytest
 def _own_cache(tmp_path_factory):
     """What is kept in the user's cache folder is neither used nor changed."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+TIMM = ("resnet18", "test_resnet", "mobilenetv3_small_075", "tf_mobilenetv3_small_075")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_networks_of_timm():
+    """Where timm is installed, it seems to have these only: building all of it takes minutes."""
+    if importlib.util.find_spec("timm") is None:
+        yield
+        return
+    from flatmeter.model import library_layouts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library_layouts, "timm_names", lambda: list(TIMM))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

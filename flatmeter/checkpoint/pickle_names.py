@@ -20,7 +20,7 @@ _ORDINARY = re.compile(
     r"|torch\.nn\.parameter\.(Parameter|Buffer)"
     r"|torch\.(Size|device|Tensor|serialization\._get_layout|bfloat16|bool|q?u?int\d+|float\w+)"
     r"|(__builtin__|builtins)\.(set|frozenset|dict|list|bytearray|complex)"
-    r"|_codecs\.encode"
+    r"|_codecs\.encode|argparse\.Namespace"
 )
 _STRINGS = ("UNICODE", "STRING")
 

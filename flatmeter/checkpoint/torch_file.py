@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +17,8 @@ from flatmeter.checkpoint.pickle_names import PickleNames, pickle_names
 from flatmeter.checkpoint.refusals import refuse_damaged, refuse_pickled
 from flatmeter.checkpoint.zip_directory import BrokenZip, check_members, read_member
 
+#: Admitted besides tensors and containers: a bag of values, in which training scripts keep flags.
+INERT: list[Any] = [argparse.Namespace]
 _SCANNED = 1 << 24
 #: Before its object, a file in the old format holds a magic number, a version and system facts.
 _LEGACY_PREAMBLE = 3
@@ -67,7 +71,7 @@ def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:
             warnings.simplefilter("ignore")
             # An open file, since of a path torch looks at the name's ending; and not mapped into
             # memory, where a forged storage size would be believed.
-            with path.open("rb") as file:
+            with path.open("rb") as file, torch.serialization.safe_globals(INERT):
                 value = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
             return Content(value)
     except Exception as error:

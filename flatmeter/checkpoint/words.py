@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -46,7 +47,7 @@ def read_words(
     """
     entries = value if isinstance(value, Mapping) else {}
     if ENTRY not in entries:
-        named = {k: v if bare else _number(v) for k, v in entries.items() if isinstance(k, str)}
+        named = {k: v if bare else _unwrapped(v) for k, v in entries.items() if isinstance(k, str)}
         plain = {k: v for k, v in named.items() if _is_plain(v)}
         found = {**plain, **stored}
         return {"stored": found} if found else {}
@@ -73,8 +74,10 @@ def _check(entry: Any, where: str) -> None:
             )
 
 
-def _number(value: Any) -> Any:
-    """The number in a tensor without dimensions, as an accuracy may be stored; else the value."""
+def _unwrapped(value: Any) -> Any:
+    """The number in a tensor without dimensions, as an accuracy may be stored, or parsed flags."""
+    if isinstance(value, Namespace):
+        return vars(value)
     if isinstance(value, Tensor) and value.dim() == 0 and value.layout == torch.strided:
         return value.item() if value.device.type == "cpu" and not value.is_quantized else value
     return value

@@ -60,16 +60,20 @@ def to_text(found: Inspection, width: int, *, verbose: bool) -> str:
     if found.command:
         # Never folded, so that it can be copied.
         lines += ["", f"  {_clean(found.command)}"]
-        lines += _places(found.command)
+        lines += [f"  ({text})" for text in _remarks(found)]
     return "\n".join(lines) + "\n"
 
 
-def _places(command: str) -> list[str]:
-    """What is left to be filled in."""
-    words = shlex.split(command)
-    found = [meaning for place, meaning in _PLACES.items() if words[-1].endswith(place)]
-    found += [_PLACES[place] for place in _PLACES if place in words[:-1]]
-    return [f"  ({text})" for text in found]
+def _remarks(found: Inspection) -> list[str]:
+    """What is left to be filled in, or decided, in the line to type next."""
+    words = shlex.split(found.command)
+    remarks = [text for place, text in _PLACES.items() if any(w.endswith(place) for w in words[3:])]
+    inference = found.network.inference
+    if inference is not None and inference.chosen is None and inference.exact:
+        remarks.append(f"the first of the networks above: {len(inference.exact)} fit")
+    elif inference is not None and inference.chosen is None and "--model" in words:
+        remarks.append("the network is a guess" if "path/to/net" not in found.command else "")
+    return [remark for remark in remarks if remark]
 
 
 def _headed(head: str, lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -190,7 +190,12 @@ def _overlap(names: set[str], layout: Layout) -> float:
 
 def _is_called(architecture: Architecture, name: str) -> bool:
     own = architecture.model.rpartition(":")[2]
-    return own.lower() == name.partition(".")[0].lower()
+    return _plain(own) == _plain(name.partition(".")[0])
+
+
+def _plain(name: str) -> str:
+    """Letters and digits, so that ResNet-18 is resnet18."""
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def _some(head: str, items: Collection[str]) -> str:

@@ -61,12 +61,17 @@ def torchvision_layouts() -> Iterator[Layout]:
 def timm_layouts() -> Iterator[Layout]:
     """Every classification network of timm; those that cannot be built so are left out."""
     timm = timm_module()
-    for name in timm.list_models():
+    for name in timm_names():
         model = _timm_model(timm, name)
         if model is not None:
             side = max(model.default_cfg.get("input_size", (3, 224, 224))[1:])
             facts = {"defaults": {"in_chans": 3}}
             yield from _with_stems(model, f"timm:{name}", {}, side, facts)
+
+
+def timm_names() -> list[str]:
+    """Networks of timm."""
+    return list(timm_module().list_models())
 
 
 def layout_of(model: nn.Module, name: str, args: Mapping[str, Any], **facts: Any) -> Layout:

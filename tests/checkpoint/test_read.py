@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 
@@ -69,3 +70,12 @@ def test_forbidden_file(saved, state):
     path.chmod(0)
     with pytest.raises(UsageError, match="cannot read it"):
         read(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_parsed_flags_and_numbers_in_tensors_are_plain_words(state, saved, legacy):
+    """As timm and the reference scripts of PyTorch and torchvision store them."""
+    flags = argparse.Namespace(model="resnet18", lr=0.1)
+    value = {"state_dict": state, "args": flags, "best_acc1": torch.tensor(0.5)}
+    words = read(saved(value, _use_new_zipfile_serialization=not legacy)).metadata["stored"]
+    assert words == {"args": {"model": "resnet18", "lr": 0.1}, "best_acc1": 0.5}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from flatmeter.errors import UsageError
 from flatmeter.model.import_torchvision import import_torchvision
 from flatmeter.model.infer import in_words, infer
 from flatmeter.model.layout_cache import layouts
-from flatmeter.model.registry import build_model, torchvision_names
+from flatmeter.model.registry import build_model, timm_module, torchvision_names
 
 import_torchvision()
 
@@ -131,7 +133,7 @@ def test_a_near_miss_lists_the_nearest_three(change):
     assert nearest.layout.model == "torchvision:resnet18"
     assert len(nearest.missing) + len(nearest.unexpected) + len(nearest.misshaped) == 1
     assert in_words(nearest).startswith("1 ")
-    assert found.nearest[1].share > nearest.share
+    assert found.nearest[1].share >= nearest.share
 
 
 def test_weights_like_nothing_known():
@@ -141,7 +143,7 @@ def test_weights_like_nothing_known():
 
 def test_the_files_word_must_agree():
     assert told(resnet(), says="resnet18") == "torchvision:resnet18 num_classes=10"
-    assert told(resnet(), says="ResNet18") == "torchvision:resnet18 num_classes=10"
+    assert told(resnet(), says="ResNet-18") == "torchvision:resnet18 num_classes=10"
     assert infer(resnet(), says="resnetaa18").chosen is None
 
 
@@ -186,3 +188,24 @@ def test_arguments_of_the_first_layer_that_cannot_be_meant(args, said):
 def test_a_network_without_such_a_stem():
     with pytest.raises(UsageError, match="no stem"):
         build_model("torchvision:squeezenet1_1", {"stem": "cifar"})
+
+
+@pytest.mark.filterwarnings("ignore:reading the shapes")
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+def test_timms_networks():
+    timm = timm_module()
+
+    def state(name):
+        return timm.create_model(name, num_classes=5, in_chans=1).state_dict()
+
+    said = "in_chans=1 num_classes=5"
+    assert told(state("test_resnet")) == f"timm:test_resnet {said}"
+    # One library's name for what two have: both compute the same.
+    assert told(state("resnet18")) == "torchvision:resnet18 in_channels=1 num_classes=5"
+    twin = state("tf_mobilenetv3_small_075")
+    assert infer(twin).chosen is None
+    assert [one.model for one in infer(twin).exact] == [
+        "timm:mobilenetv3_small_075",
+        "timm:tf_mobilenetv3_small_075",
+    ]
+    assert told(twin, says="tf_mobilenetv3_small_075.in1k").startswith("timm:tf_mobilenetv3")
