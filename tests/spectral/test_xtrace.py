@@ -10,7 +10,8 @@ from torch import Tensor
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.operator import MatrixOperator
-from flatmeter.spectral.xtrace import Sketch, exchangeable, xtrace
+from flatmeter.spectral.xtrace import exchangeable, xtrace
+from flatmeter.spectral.xtrace_sketch import Sketch
 
 
 def rotated(eigenvalues: object, seed: int = 0) -> Tensor:
