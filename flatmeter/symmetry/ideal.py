@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.autocast_mode import autocast
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -33,18 +34,21 @@ def ideal(module: nn.Module, eps_factor: float = 1.0) -> Iterator[None]:
         module: the network, in float64.
         eps_factor: of the layers' ε, and of small numbers that are added.
     """
-    with scaled_eps(module, eps_factor), double_by_default(), _Ideal(eps_factor):
+    with scaled_eps(module, eps_factor), in_double(), _Ideal(eps_factor):
         yield
 
 
 @contextmanager
-def double_by_default() -> Iterator[None]:
-    """New tensors are float64 inside the block."""
-    before = torch.get_default_dtype()
+def in_double() -> Iterator[None]:
+    """New tensors are float64 inside the block, and nothing is cast to a lower type."""
+    before, enter, leave = torch.get_default_dtype(), autocast.__enter__, autocast.__exit__
     torch.set_default_dtype(torch.float64)
+    autocast.__enter__ = lambda self: self
+    autocast.__exit__ = lambda self, *error: None
     try:
         yield
     finally:
+        autocast.__enter__, autocast.__exit__ = enter, leave
         torch.set_default_dtype(before)
 
 

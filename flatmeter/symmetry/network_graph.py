@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from flatmeter.errors import NotApplicable
 from flatmeter.out_of_memory import ran_out
 from flatmeter.symmetry.export import Graph, exported_graph
-from flatmeter.symmetry.ideal import double_by_default, ideal
+from flatmeter.symmetry.ideal import ideal, in_double
 from flatmeter.symmetry.recorded import recorded_graph
 
 
@@ -31,7 +31,7 @@ def network_graph(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Gr
         NotApplicable: neither can be done; says why.
     """
     try:
-        with double_by_default(), _quiet():
+        with in_double(), _quiet():
             return exported_graph(module, inputs, names)
     except NotApplicable as refusal:
         reason = _reason(refusal.__cause__ or refusal)
