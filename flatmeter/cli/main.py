@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": ("flatmeter.cli.bench", "Time products and measures of checkpoints here."),
     "spectrum": ("flatmeter.cli.spectrum", "Show how the Hessian's eigenvalues are spread."),
     "symmetries": ("flatmeter.cli.symmetries", "Find rescalings that change no output."),
+    "compare": ("flatmeter.cli.compare", "Rank checkpoints; correlate measures with a column."),
     "merge": ("flatmeter.cli.merge", "Join the results of several folders."),
     "list": ("flatmeter.cli.listing", "Show the measures, models, data, losses and formats."),
     "config": ("flatmeter.cli.config", "Show, describe or begin a file of settings."),

@@ -60,7 +60,8 @@ def read(folders: Sequence[Path]) -> Joined:
         UsageError: nothing is named, or something that is no folder of results.
     """
     if not folders:
-        raise UsageError("no folder of results is named", hint="name what was given to measure by -o")
+        hint = "name what was given to measure by -o"
+        raise UsageError("no folder of results is named", hint=hint)
     joined = join(folders)
     for path in joined.unfinished:
         say(f"note: {path}: a measurement was cut short; the rest of it is left out")

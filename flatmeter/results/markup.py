@@ -11,11 +11,20 @@ from flatmeter.results.pivot import Grid
 def to_markdown(grid: Grid) -> str:
     """A pipe table, footnotes below."""
     heads = ["checkpoint", *(_one_line(c.heading) for c in grid.columns)]
-    rule = ["---", *("---:" for _ in grid.columns)]
-    body = [[name, *cells] for name, cells in grid.lines]
-    lines = ["| " + " | ".join(_piped(c) for c in cells) + " |" for cells in [heads, rule, *body]]
+    lines = piped_table([heads, *([name, *cells] for name, cells in grid.lines)], left=1)
     notes = [f"\n{note}" for note in grid.footnotes]
     return "\n".join([*lines, *notes]) + "\n"
+
+
+def piped_table(cells: Sequence[Sequence[str]], left: int = 2) -> list[str]:
+    """Lines of a table in Markdown.
+
+    Args:
+        cells: by lines, the first of which is the heading.
+        left: number of columns that are to the left, before those to the right.
+    """
+    rule = ["---" if number < left else "---:" for number in range(len(cells[0]))]
+    return ["| " + " | ".join(map(_piped, line)) + " |" for line in [cells[0], rule, *cells[1:]]]
 
 
 def to_latex(grid: Grid) -> str:

@@ -89,7 +89,7 @@ def pivot(
     names = list(columns) or [*_FIELDS, *measures]
     marks: dict[str, list[str]] = {}
     by_checkpoint = _by_checkpoint(network)
-    folder = _common_folder(list(by_checkpoint))
+    folder = common_folder(list(by_checkpoint))
     lines = []
     for checkpoint, own in by_checkpoint.items():
         short = checkpoint[len(folder) :]
@@ -100,7 +100,7 @@ def pivot(
     if len(by_checkpoint) > len({row.checkpoint for row in rows}):
         footnotes.append(NOTE)
     if any("±" in cell for _, cells in lines for cell in cells):
-        footnotes += _legend(network)
+        footnotes += legend(network)
     return Grid(folder, heads, tuple(lines), tuple(footnotes))
 
 
@@ -111,7 +111,7 @@ def _by_checkpoint(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _common_folder(checkpoints: Sequence[str]) -> str:
+def common_folder(checkpoints: Sequence[str]) -> str:
     """The folder that all checkpoints share, else nothing."""
     folders = {os.path.dirname(name) for name in checkpoints}
     return f"{folders.pop()}{os.sep}" if len(folders) == 1 and "" not in folders else ""
@@ -224,7 +224,7 @@ def _footnotes(
     return found + ["a sample of the data was measured: -v tells what that may change"] * sampled
 
 
-def _legend(rows: Sequence[Row]) -> list[str]:
+def legend(rows: Sequence[Row]) -> list[str]:
     """What ± means; left out where intervals of different coverage were brought together."""
     coverages = {r.confidence for r in rows if r.confidence is not None}
     if len(coverages) != 1:

@@ -25,7 +25,7 @@ def render_text(grid: Grid, *, width: int = 80) -> str:
             stop += 1
         lines.append(_draw(_table(grid, range(start, stop), width), width))
         start = stop
-    lines += ["\n".join(_folded(note, width) for note in grid.footnotes) + "\n"] * bool(
+    lines += ["\n".join(folded(note, width) for note in grid.footnotes) + "\n"] * bool(
         grid.footnotes
     )
     return "\n".join(lines)
@@ -52,6 +52,18 @@ def render_parts(rows: Sequence[Row], *, width: int = 80, digits: int = 4) -> st
             table.add_row(scope, *(cells.get(q, "") for q in quantities))
         drawn.append(f"{measure} of {checkpoint}\n{_draw(table, width)}")
     return "\n".join(drawn)
+
+
+def draw_table(heads: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> str:
+    """A plain table; the first two columns are to the left, the others to the right."""
+    from rich.table import Table
+
+    table = _styled(Table)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return _draw(table, width)
 
 
 def _styled(kind: type[Table]) -> Table:
@@ -93,7 +105,8 @@ def _draw(table: Table, width: int) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _folded(note: str, width: int) -> str:
+def folded(note: str, width: int) -> str:
+    """A note in lines of at most ``width`` characters."""
     import textwrap
 
     return textwrap.fill(note, width, subsequent_indent="    ", break_on_hyphens=False)
