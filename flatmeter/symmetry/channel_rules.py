@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -163,11 +164,19 @@ def _shape(equations: ChannelEquations, call: Call) -> Value | None:
     like = call["other"] if call["other"] is not call["self"] else None
     scales = [fixed(ndim(n)) if n is like else equations.of(n) for n in nodes]
     shapes = [n.meta["val"].shape for n in nodes]
-    plus = moved(call, *(s.plus.expand(shape) for s, shape in zip(scales, shapes, strict=True)))
-    minus = moved(call, *(s.minus.expand(shape) for s, shape in zip(scales, shapes, strict=True)))
-    if isinstance(plus, Tensor):
-        return Scale(plus, minus).squeezed()
-    return [Scale(p, m).squeezed() for p, m in zip(plus, minus, strict=True)]
+    plus = _carried(call, [s.plus for s in scales], shapes)
+    minus = _carried(call, [s.minus for s in scales], shapes)
+    results = [Scale(p, m).squeezed() for p, m in zip(plus, minus, strict=True)]
+    return results[0] if isinstance(call.node.meta["val"], Tensor) else results
+
+
+def _carried(call: Call, ids: Sequence[Tensor], shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Where an operator takes identifiers; those that hold still need no carrying."""
+    if not any(x.any() for x in ids):
+        value = _fixed_like(call.node)
+        return [s.plus for s in (value if isinstance(value, list) else [value])]
+    out = moved(call, *(x.expand(shape) for x, shape in zip(ids, shapes, strict=True)))
+    return [out] if isinstance(out, Tensor) else list(out)
 
 
 def _pooling(equations: ChannelEquations, call: Call) -> Value:

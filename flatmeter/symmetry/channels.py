@@ -37,13 +37,20 @@ class Identifiers:
         """Make two sets of identifiers equal, entry by entry after broadcasting.
 
         Returns:
-            The broadcast set.
+            The set with fewer entries, which now stands for both, with 0 where either had it.
         """
-        a, b = torch.broadcast_tensors(a, b)
-        differ = a != b
+        dims = max(a.ndim, b.ndim)
+        a, b = a[(None,) * (dims - a.ndim)], b[(None,) * (dims - b.ndim)]
+        left, right = torch.broadcast_tensors(a, b)
+        differ = left != right
         if differ.any():
-            self._pairs.append((a[differ], b[differ]))
-        return torch.where(b == 0, b, a)
+            self._pairs.append((left[differ], right[differ]))
+        few, many = (a, b) if a.numel() <= b.numel() else (b, a)
+        still = many == 0
+        for dim in range(dims):
+            if few.shape[dim] == 1:
+                still = still.any(dim, keepdim=True)
+        return few.masked_fill(still, 0)
 
     def fix(self, ids: Tensor) -> None:
         """Make identifiers the fixed one."""
