@@ -59,8 +59,8 @@ def missing(
         where=str(checkpoint.path),
         hint="\n".join(
             [
-                *(["if you trust it, name it yourself:"] if said else describe(inference)),
-                *([] if said else [begins]),
+                *(describe(inference) if "model" in lacking and not said else []),
+                "if you trust it, name it yourself:" if said else begins,
                 f"  {shlex.join(flags)}",
                 f"or, in {checkpoint.path.name}.yaml beside it or in flatmeter.yaml:",
                 *(f"  {line}" for line in lines),

@@ -75,3 +75,12 @@ def test_the_message_where_nothing_is_like_it():
     lines = _message({"a.weight": torch.zeros(3, 12)})
     assert lines[1] == "its names are like those of no network of torchvision or timm"
     assert "--model path/to/net.py:factory" in lines[3]
+
+
+def test_a_network_that_is_known_is_not_asked_for():
+    with torch.device("meta"):
+        tensors = build_model("torchvision:resnet18", {"num_classes": 10}).state_dict()
+    checkpoint = Checkpoint(Path("runs/a.pt"), "torch zip", tensors, {}, "", ())
+    text = str(missing(checkpoint, ["data"], infer(tensors)))
+    assert "--data torchvision:CIFAR10@DIR" in text
+    assert "resnet18" not in text
