@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import ndtr
+from spectra import operator, rotated
 from torch import Tensor
 
 from flatmeter.errors import NonFinite, UsageError
@@ -13,15 +14,6 @@ from flatmeter.estimate import Why
 from flatmeter.spectral.density import Density, Quadrature, density
 from flatmeter.spectral.operator import MatrixOperator
 from flatmeter.spectral.outliers import Outliers
-
-
-def rotated(eigenvalues: object, seed: int = 0) -> Tensor:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return (q * values) @ q.T
-
 
 SPECTRA = {
     "flat": np.linspace(1.0, 2.0, 120),
@@ -51,7 +43,7 @@ def wasserstein(found: Density, eigenvalues: np.ndarray) -> float:
 @pytest.mark.parametrize("name", SPECTRA)
 def test_wasserstein_distance_falls_with_steps_and_probes(name: str) -> None:
     eigenvalues = SPECTRA[name]
-    op = MatrixOperator(rotated(eigenvalues))
+    op = operator(eigenvalues)
 
     def distance(steps: int, probes: int) -> float:
         found = density(op, steps=steps, rtol=1e-9, max_products=steps * (probes + 1))
@@ -66,7 +58,7 @@ def test_wasserstein_distance_falls_with_steps_and_probes(name: str) -> None:
 @pytest.mark.parametrize("name", SPECTRA)
 def test_agrees_with_the_exact_curves(name: str) -> None:
     eigenvalues = SPECTRA[name]
-    found = density(MatrixOperator(rotated(eigenvalues)), steps=20, rtol=0.02)
+    found = density(operator(eigenvalues), steps=20, rtol=0.02)
     heights, cumulative = smoothed(eigenvalues, found)
     assert found.converged
     assert found.cumulative.half_width(0.95).max() <= 0.02
@@ -121,7 +113,7 @@ def test_extending_is_a_longer_run_to_the_last_bit(probes: int) -> None:
 
 
 def test_a_saved_run_that_suffices_costs_no_product() -> None:
-    op = MatrixOperator(rotated(SPECTRA["flat"]))
+    op = operator(SPECTRA["flat"])
     done = density(op, steps=10, rtol=0.1)
     op.matmat = None  # any product would fail
     again = density(op, rtol=0.1, outliers=done.outliers, quadrature=done.quadrature)
@@ -130,7 +122,7 @@ def test_a_saved_run_that_suffices_costs_no_product() -> None:
 
 def test_outliers_count_exactly_and_leave_the_rest_nothing_of_theirs() -> None:
     eigenvalues = np.concatenate([[60.0, 50.0, -20.0], np.linspace(-0.2, 1.0, 117)])
-    found = density(MatrixOperator(rotated(eigenvalues)), steps=20, rtol=0.1)
+    found = density(operator(eigenvalues), steps=20, rtol=0.1)
     np.testing.assert_allclose(found.outliers.values, [-20.0, 50.0, 60.0], rtol=1e-6)
     assert np.abs(found.quadrature.nodes).max() <= 1.0 + 1e-6
     beyond = found.grid > 10.0
@@ -142,7 +134,7 @@ def test_outliers_count_exactly_and_leave_the_rest_nothing_of_theirs() -> None:
 
 def test_few_distinct_eigenvalues_are_found_exactly() -> None:
     eigenvalues = np.repeat([3.0, 0.0, -1.0], [2, 50, 8])
-    found = density(MatrixOperator(rotated(eigenvalues)), rtol=1e-9, max_products=240)
+    found = density(operator(eigenvalues), rtol=1e-9, max_products=240)
     assert found.outliers.products == 3
     assert (found.quadrature.products == 3).all()
     nodes = found.quadrature.nodes[:, :3]
@@ -159,14 +151,14 @@ def test_a_single_eigenvalue(matrix: Tensor) -> None:
 
 
 def test_all_eigenvalues_resolved_is_exact() -> None:
-    found = density(MatrixOperator(rotated([3.0, 1.0, -1.0, 0.5])))
+    found = density(operator([3.0, 1.0, -1.0, 0.5]))
     assert (found.converged, found.why, found.products) == (True, Why.BREAKDOWN, 4)
     np.testing.assert_allclose(found.atoms()[0], [-1.0, 0.5, 1.0, 3.0])
     assert found.cumulative.half_width(0.95).max() == 0.0
 
 
 def test_budget_and_memory() -> None:
-    op = MatrixOperator(rotated(SPECTRA["flat"]))
+    op = operator(SPECTRA["flat"])
     found = density(op, steps=10, rtol=1e-9, max_products=69)
     assert (found.cumulative.n, found.converged, found.why) == (5, False, Why.BUDGET)
     assert found.products == 60
@@ -188,4 +180,4 @@ def test_errors_and_stopping_by_the_caller() -> None:
                 raise KeyboardInterrupt(text)
 
         with pytest.raises(KeyboardInterrupt, match=said):
-            density(MatrixOperator(rotated(SPECTRA["flat"])), steps=35, progress=stop)
+            density(operator(SPECTRA["flat"]), steps=35, progress=stop)

@@ -3,21 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from spectra import operator, rotated
 
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.frobenius import squared_frobenius
 from flatmeter.spectral.operator import MatrixOperator
-
-
-def rotated(eigenvalues: object, seed: int = 0) -> Tensor:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return (q * values) @ q.T
-
 
 DECAY = np.geomspace(10.0, 1e-3, 40)
 
@@ -32,7 +23,7 @@ DECAY = np.geomspace(10.0, 1e-3, 40)
     ids=["flat", "decaying", "indefinite"],
 )
 def test_95_percent_intervals_cover_93_to_97_percent(eigenvalues: np.ndarray, rtol: float) -> None:
-    op = MatrixOperator(rotated(eigenvalues))
+    op = operator(eigenvalues)
     true = np.square(eigenvalues).sum()
     covered = 0
     for seed in range(300):
@@ -63,14 +54,14 @@ def test_extending_is_a_longer_run_to_the_last_bit(first: int) -> None:
 
 
 def test_a_saved_run_that_suffices_costs_no_product() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     done = squared_frobenius(op, rtol=0.3)
     op.matmat = None  # any product would fail
     assert squared_frobenius(op, rtol=0.3, values=done.values).estimate == done.estimate
 
 
 def test_budget() -> None:
-    found = squared_frobenius(MatrixOperator(rotated(DECAY)), rtol=1e-6, max_products=20).estimate
+    found = squared_frobenius(operator(DECAY), rtol=1e-6, max_products=20).estimate
     assert (found.n, found.converged, found.why) == (20, False, Why.BUDGET)
     assert found.history[-1] == pytest.approx(found.value)
 

@@ -5,22 +5,13 @@ import io
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from spectra import operator, rotated
 
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.hutchpp import Deflation, hutchpp
 from flatmeter.spectral.operator import MatrixOperator
 from flatmeter.spectral.trace import hutchinson
-
-
-def rotated(eigenvalues: object, seed: int = 0) -> Tensor:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return (q * values) @ q.T
-
 
 DECAY = np.geomspace(10.0, 1e-3, 40)
 SPECTRA = {
@@ -34,7 +25,7 @@ SPECTRA = {
 @pytest.mark.parametrize("name", SPECTRA)
 def test_95_percent_intervals_cover_to_within_sampling(name: str) -> None:
     eigenvalues, rtol = SPECTRA[name]
-    op = MatrixOperator(rotated(eigenvalues))
+    op = operator(eigenvalues)
     covered = 0
     for seed in range(200):
         found = hutchpp(op, sketch=8, rtol=rtol, block=8, seed=seed).estimate
@@ -45,7 +36,7 @@ def test_95_percent_intervals_cover_to_within_sampling(name: str) -> None:
 
 
 def test_the_sketch_takes_out_what_is_large() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     plain = hutchinson(op, rtol=1e-9, max_probes=36).estimate
     found = hutchpp(op, rtol=1e-9, max_products=36)
     assert found.products == 36
@@ -93,7 +84,7 @@ def test_extending_is_a_longer_run_to_the_last_bit(budget: int) -> None:
 
 
 def test_budget_and_memory() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     found = hutchpp(op, rtol=1e-9, max_products=30)
     assert (found.products, found.estimate.why) == (30, Why.BUDGET)
     assert len(hutchpp(op, memory_bytes=2 * 40 * 8 * 5).deflation.basis) == 5

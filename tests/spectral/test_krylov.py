@@ -5,21 +5,12 @@ import io
 import numpy as np
 import pytest
 import torch
+from spectra import operator
 
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.lanczos import lanczos, restored
 from flatmeter.spectral.operator import MatrixOperator
-
-
-def rotated(eigenvalues: object, dtype: torch.dtype = torch.float64, seed: int = 0):
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    matrix = (q * values) @ q.T
-    return MatrixOperator((0.5 * (matrix + matrix.T)).to(dtype))
-
 
 TRAINED = np.concatenate([np.geomspace(30.0, 1e-6, 110), -np.geomspace(1e-6, 1.0, 10)])
 
@@ -49,7 +40,7 @@ def same(one, two) -> bool:
 @pytest.mark.parametrize("rows", [None, 24])
 @pytest.mark.parametrize("budget", [6, 21, 23, 40])
 def test_extending_is_a_longer_run_to_the_last_bit(block, rows, budget) -> None:
-    op = rotated(TRAINED, torch.float32)
+    op = operator(TRAINED, dtype=torch.float32)
     options = {"k": 2, "rtol": 1e-6, "block": block, "seed": 5}
     options["memory_bytes"] = rows and rows * 120 * 4
     short = lanczos(op, max_products=budget, **options)
@@ -65,7 +56,7 @@ def test_extending_is_a_longer_run_to_the_last_bit(block, rows, budget) -> None:
 
 @pytest.mark.parametrize("block", [1, 4])
 def test_a_run_that_met_its_tolerance_goes_on_to_a_tighter_one(block) -> None:
-    op = rotated(TRAINED)
+    op = operator(TRAINED)
     loose = lanczos(op, rtol=1e-2, block=block)
     scratch = lanczos(op, rtol=1e-9, block=block)
     assert loose.converged
@@ -74,7 +65,7 @@ def test_a_run_that_met_its_tolerance_goes_on_to_a_tighter_one(block) -> None:
 
 
 def test_an_exhausted_space_goes_on_with_the_same_fresh_vectors() -> None:
-    op = rotated(np.concatenate([[4.0, 4.0, -2.0], np.zeros(57)]))
+    op = operator(np.concatenate([[4.0, 4.0, -2.0], np.zeros(57)]))
     scratch = lanczos(op, k=2)
     for budget in range(3, scratch.products):
         short = lanczos(op, k=2, max_products=budget)
@@ -83,7 +74,7 @@ def test_an_exhausted_space_goes_on_with_the_same_fresh_vectors() -> None:
 
 
 def test_a_saved_run_that_suffices_costs_no_product() -> None:
-    op = rotated(TRAINED)
+    op = operator(TRAINED)
     done = lanczos(op)
     saved = through_a_file(op, done.krylov)
     op.matmat = None  # any product would fail
@@ -92,14 +83,14 @@ def test_a_saved_run_that_suffices_costs_no_product() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_block_wider_than_the_space_is_restored(size) -> None:
-    op = rotated([3.0, -1.0][:size])
+    op = operator([3.0, -1.0][:size])
     short = lanczos(op, block=3)
     assert same(lanczos(op, krylov=through_a_file(op, short.krylov)), short)
     assert short.largest.tolist() == pytest.approx([3.0])
 
 
 def test_another_dimension_is_refused() -> None:
-    saved = lanczos(rotated(TRAINED)).krylov.arrays()
+    saved = lanczos(operator(TRAINED)).krylov.arrays()
     with pytest.raises(UsageError, match="dimension 120, not 7"):
         restored(MatrixOperator(torch.eye(7)), saved)
 
@@ -118,7 +109,7 @@ SPECTRA = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_blocks_find_both_ends_within_their_certificates(name, block, dtype) -> None:
     true, radius = np.sort(SPECTRA[name]), np.abs(SPECTRA[name]).max()
-    op = rotated(SPECTRA[name], dtype)
+    op = operator(SPECTRA[name], dtype=dtype)
     for rows in (None, 50):
         memory = rows and rows * 120 * dtype.itemsize
         found = lanczos(op, rtol=1e-4, block=block, max_products=1000, memory_bytes=memory)
@@ -133,7 +124,7 @@ def test_blocks_find_both_ends_within_their_certificates(name, block, dtype) -> 
 
 
 def test_a_block_sees_as_many_copies_as_it_has_vectors() -> None:
-    op = rotated(SPECTRA["multiple"])
+    op = operator(SPECTRA["multiple"])
     found = lanczos(op, which="largest", k=3, block=3, rtol=1e-4)
     np.testing.assert_allclose(found.largest, [5.0, 5.0, 5.0], rtol=1e-8)
     assert found.why is Why.RESIDUAL
@@ -143,7 +134,7 @@ def test_a_block_sees_as_many_copies_as_it_has_vectors() -> None:
 
 @pytest.mark.parametrize("rows", [None, 30])
 def test_residuals_of_blocks_are_those_of_the_ritz_pairs(rows) -> None:
-    op = rotated(SPECTRA["isolated"])
+    op = operator(SPECTRA["isolated"])
     memory = rows and rows * 120 * 8
     found = lanczos(op, k=2, block=4, rtol=1e-3, memory_bytes=memory, max_products=1000)
     assert (found.restarts > 0) == (rows is not None)
@@ -157,16 +148,16 @@ def test_blocks_at_the_edges() -> None:
     zero = lanczos(MatrixOperator(torch.zeros(50, 50)), k=3, block=4)
     assert zero.largest.tolist() == [0.0] * 3
     assert zero.converged
-    small = lanczos(rotated([3.0, 1.0, -1.0]), k=3, block=2, rtol=1e-15)
+    small = lanczos(operator([3.0, 1.0, -1.0]), k=3, block=2, rtol=1e-15)
     np.testing.assert_allclose(small.largest, [3.0, 1.0, -1.0], atol=1e-13)
-    wide = lanczos(rotated([3.0, 1.0, -1.0]), k=3, block=5, max_products=5)
+    wide = lanczos(operator([3.0, 1.0, -1.0]), k=3, block=5, max_products=5)
     assert (wide.products, wide.why) == (3, Why.BREAKDOWN)
-    found = lanczos(rotated(TRAINED), block=4, max_products=11)
+    found = lanczos(operator(TRAINED), block=4, max_products=11)
     assert (found.products, found.why, found.converged) == (8, Why.BUDGET, False)
 
 
 def test_nonsense_for_blocks_is_refused() -> None:
-    op = rotated(TRAINED)
+    op = operator(TRAINED)
     with pytest.raises(UsageError, match="at least a block"):
         lanczos(op, block=5, max_products=4)
     with pytest.raises(UsageError, match="start or block"):

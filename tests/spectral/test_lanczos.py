@@ -3,23 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from spectra import operator, rotated
 
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.lanczos import lanczos
 from flatmeter.spectral.operator import MatrixOperator
-
-
-def rotated(eigenvalues: object, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Q diag(eigenvalues) Q^T with a random orthogonal Q."""
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    matrix = (q * values) @ q.T
-    return (0.5 * (matrix + matrix.T)).to(dtype)
-
 
 SPECTRA = {
     "isolated": np.concatenate([[10.0, -4.0], np.linspace(-0.5, 1.0, 118)]),
@@ -45,7 +34,7 @@ def test_both_ends_within_tolerance_and_certificate(
     # The gap cannot be seen while several eigenvalues lie closer together than the residual.
     hidden = 10.0 if name == "clustered" and criterion == "error" else 1.0
     for seed in range(3):
-        op = MatrixOperator(rotated(eigenvalues, dtype, seed))
+        op = operator(eigenvalues, seed=seed, dtype=dtype)
         found = lanczos(op, criterion=criterion, rtol=1e-4, seed=seed)
         assert found.converged
         for estimate, true in (
@@ -64,7 +53,7 @@ def test_both_ends_within_tolerance_and_certificate(
 def test_an_eigenvalue_lies_within_the_residual_at_every_budget(name: str) -> None:
     eigenvalues = SPECTRA[name]
     for seed in range(5):
-        op = MatrixOperator(rotated(eigenvalues, seed=seed))
+        op = operator(eigenvalues, seed=seed)
         for budget in range(1, 15):
             found = lanczos(op, max_products=budget, rtol=1e-12, seed=seed)
             distance = np.abs(eigenvalues - float(found.largest[0])).min()
@@ -73,7 +62,7 @@ def test_an_eigenvalue_lies_within_the_residual_at_every_budget(name: str) -> No
 
 def test_values_match_numpy_for_several_eigenvalues() -> None:
     eigenvalues = np.sort(SPECTRA["clustered"])
-    found = lanczos(MatrixOperator(rotated(eigenvalues)), k=4, rtol=1e-9)
+    found = lanczos(operator(eigenvalues), k=4, rtol=1e-9)
     np.testing.assert_allclose(found.largest, eigenvalues[::-1][:4], rtol=1e-8)
     np.testing.assert_allclose(found.smallest, eigenvalues[:4], rtol=1e-8)
 
@@ -93,7 +82,7 @@ def test_residuals_and_vectors_are_those_of_the_ritz_pairs() -> None:
 
 @pytest.mark.parametrize(("which", "upper", "lower"), [("largest", 2, 0), ("smallest", 0, 2)])
 def test_one_end_only(which: str, upper: int, lower: int) -> None:
-    found = lanczos(MatrixOperator(rotated(SPECTRA["indefinite"])), which=which, k=2)
+    found = lanczos(operator(SPECTRA["indefinite"]), which=which, k=2)
     assert found.converged
     assert found.largest.shape == (upper,)
     assert found.smallest.shape == (lower,)
@@ -106,7 +95,7 @@ def test_one_end_only(which: str, upper: int, lower: int) -> None:
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.parametrize("rows", [12, 30])
 def test_restarted_equals_unrestarted(name: str, rows: int) -> None:
-    op = MatrixOperator(rotated(SPECTRA[name]))
+    op = operator(SPECTRA[name])
     free = lanczos(op, rtol=1e-6)
     bound = lanczos(op, rtol=1e-6, max_products=3000, memory_bytes=rows * 120 * 8)
     assert free.restarts == 0
@@ -117,14 +106,14 @@ def test_restarted_equals_unrestarted(name: str, rows: int) -> None:
 
 
 def test_memory_bound_is_kept() -> None:
-    op = MatrixOperator(rotated(SPECTRA["indefinite"]))
+    op = operator(SPECTRA["indefinite"])
     found = lanczos(op, rtol=1e-8, max_products=3000, memory_bytes=20 * 120 * 8)
     assert found.restarts > 0
     assert len(found.alphas) <= 20
 
 
 def test_multiple_eigenvalues_appear_once_the_space_is_exhausted() -> None:
-    found = lanczos(MatrixOperator(rotated([4.0, 4.0, 1.0, 1.0, 0.0, -2.0, -2.0])), k=2)
+    found = lanczos(operator([4.0, 4.0, 1.0, 1.0, 0.0, -2.0, -2.0]), k=2)
     np.testing.assert_allclose(found.largest, [4.0, 4.0], atol=1e-12)
     np.testing.assert_allclose(found.smallest, [-2.0, -2.0], atol=1e-12)
     assert found.why is Why.BREAKDOWN
@@ -169,7 +158,7 @@ def test_identity_and_single_dimension() -> None:
 
 
 def test_fewer_dimensions_than_steps_is_exact() -> None:
-    found = lanczos(MatrixOperator(rotated([3.0, 1.0, -1.0])), k=3, rtol=1e-15)
+    found = lanczos(operator([3.0, 1.0, -1.0]), k=3, rtol=1e-15)
     np.testing.assert_allclose(found.largest, [3.0, 1.0, -1.0], atol=1e-13)
     assert found.products == 3
 
@@ -182,7 +171,7 @@ def test_not_a_number_is_an_error() -> None:
 
 
 def test_budget() -> None:
-    found = lanczos(MatrixOperator(rotated(SPECTRA["indefinite"])), k=4, max_products=3)
+    found = lanczos(operator(SPECTRA["indefinite"]), k=4, max_products=3)
     assert not found.converged
     assert found.why is Why.BUDGET
     assert found.largest.shape == (3,)
@@ -193,7 +182,7 @@ def test_budget() -> None:
 
 
 def test_deterministic_and_seeds_agree() -> None:
-    op = MatrixOperator(rotated(SPECTRA["trained net"]))
+    op = operator(SPECTRA["trained net"])
     first, again, other = lanczos(op, seed=1), lanczos(op, seed=1), lanczos(op, seed=2)
     assert torch.equal(first.largest, again.largest)
     assert torch.equal(first.alphas, again.alphas)
@@ -202,7 +191,7 @@ def test_deterministic_and_seeds_agree() -> None:
 
 
 def test_a_tolerance_below_rounding_ends_the_run_and_is_not_met() -> None:
-    found = lanczos(MatrixOperator(rotated(SPECTRA["isolated"], torch.float32)), rtol=1e-12)
+    found = lanczos(operator(SPECTRA["isolated"], dtype=torch.float32), rtol=1e-12)
     assert not found.converged
     assert found.why is Why.PRECISION
     assert found.products < 100
@@ -214,7 +203,7 @@ def test_a_tolerance_below_rounding_ends_the_run_and_is_not_met() -> None:
 
 def test_few_products_on_a_trained_spectrum() -> None:
     values = np.concatenate([[30.0, 12.0, 11.0, 8.0], np.geomspace(3.0, 1e-4, 190), [-0.8, -0.5]])
-    counts = [lanczos(MatrixOperator(rotated(values, seed=s)), seed=s).products for s in range(5)]
+    counts = [lanczos(operator(values, seed=s), seed=s).products for s in range(5)]
     assert max(counts) <= 30
 
 
@@ -227,7 +216,7 @@ def test_progress_sees_each_product_and_may_stop_the_run() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lanczos(MatrixOperator(rotated(SPECTRA["indefinite"])), progress=stop)
+        lanczos(operator(SPECTRA["indefinite"]), progress=stop)
     assert "5 products" in seen[-1]
 
 

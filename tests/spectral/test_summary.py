@@ -3,19 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from spectra import operator
 
 from flatmeter.spectral.density import density
 from flatmeter.spectral.operator import MatrixOperator
 from flatmeter.spectral.summary import Summary, decades
-
-
-def rotated(eigenvalues: object, seed: int = 0) -> MatrixOperator:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return MatrixOperator((q * values) @ q.T)
-
 
 SPECTRA = {
     "trained": np.concatenate(
@@ -27,7 +19,7 @@ SPECTRA = {
 
 
 def summary(eigenvalues: np.ndarray, seed: int = 0, **options) -> Summary:
-    op = rotated(eigenvalues, seed)
+    op = operator(eigenvalues, seed=seed)
     found = density(op, seed=seed, **{"max_products": 200, "rtol": 1e-9, **options})
     return Summary(found, rtol=0.01, confidence=0.95, noise=op.noise)
 

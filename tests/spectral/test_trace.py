@@ -3,21 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from spectra import operator, rotated
 
 from flatmeter.errors import NonFinite, UsageError
 from flatmeter.estimate import Why
 from flatmeter.spectral.operator import MatrixOperator
 from flatmeter.spectral.trace import block_traces, hutchinson
-
-
-def rotated(eigenvalues: object, seed: int = 0) -> Tensor:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return (q * values) @ q.T
-
 
 DECAY = np.geomspace(10.0, 1e-3, 40)
 THIRDS = {"a": slice(0, 10), "b": slice(10, 25), "c": slice(25, 40)}
@@ -37,7 +28,7 @@ THIRDS = {"a": slice(0, 10), "b": slice(10, 25), "c": slice(25, 40)}
 def test_95_percent_intervals_cover_to_within_sampling(
     eigenvalues: np.ndarray, rtol: float
 ) -> None:
-    op = MatrixOperator(rotated(eigenvalues))
+    op = operator(eigenvalues)
     true = eigenvalues.sum()
     covered = 0
     for seed in range(200):
@@ -50,7 +41,7 @@ def test_95_percent_intervals_cover_to_within_sampling(
 
 
 def test_stops_on_the_half_width() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     found = hutchinson(op, rtol=0.05)
     low, high = found.estimate.interval(0.95)
     assert (high - low) / 2 <= 0.05 * abs(found.estimate.value)
@@ -71,7 +62,7 @@ def test_extending_is_a_longer_run_to_the_last_bit(first: int) -> None:
 
 
 def test_a_saved_run_that_suffices_costs_no_product() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     done = hutchinson(op, rtol=0.1)
     op.matmat = None  # any product would fail
     again = hutchinson(op, rtol=0.1, values=done.values)
@@ -79,7 +70,7 @@ def test_a_saved_run_that_suffices_costs_no_product() -> None:
 
 
 def test_budget() -> None:
-    found = hutchinson(MatrixOperator(rotated(DECAY)), rtol=1e-6, max_probes=20).estimate
+    found = hutchinson(operator(DECAY), rtol=1e-6, max_probes=20).estimate
     assert (found.n, found.converged, found.why) == (20, False, Why.BUDGET)
     assert len(found.history) == 20
     assert found.history[-1] == pytest.approx(found.value)
@@ -115,7 +106,7 @@ def test_variance_of_a_block_is_the_formula() -> None:
 
 
 def test_block_extension_is_bit_identical() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     short = block_traces(op, THIRDS, rtol=1e-9, max_probes=24)
     extended = block_traces(op, THIRDS, rtol=1e-9, max_probes=48, values=short.values)
     scratch = block_traces(op, THIRDS, rtol=1e-9, max_probes=48)
@@ -133,7 +124,7 @@ def test_control_variate() -> None:
 
 
 def test_chunks_of_probes_change_only_rounding() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     one = hutchinson(op, rtol=1e-9, max_probes=32, block=1).values
     many = hutchinson(op, rtol=1e-9, max_probes=32, block=32).values
     np.testing.assert_allclose(one, many, rtol=1e-12)

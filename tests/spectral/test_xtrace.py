@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from spectra import operator, rotated
 from torch import Tensor
 
 from flatmeter.errors import NonFinite, UsageError
@@ -12,15 +13,6 @@ from flatmeter.estimate import Why
 from flatmeter.spectral.operator import MatrixOperator
 from flatmeter.spectral.xtrace import exchangeable, xtrace
 from flatmeter.spectral.xtrace_sketch import Sketch
-
-
-def rotated(eigenvalues: object, seed: int = 0) -> Tensor:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    size = len(values)
-    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return (q * values) @ q.T
-
 
 DECAY = np.geomspace(10.0, 1e-3, 60)
 SPECTRA = {
@@ -85,7 +77,7 @@ def test_95_percent_intervals_cover_to_within_sampling(name: str) -> None:
 
 
 def test_stops_on_the_half_width() -> None:
-    found = xtrace(MatrixOperator(rotated(DECAY)), rtol=0.01)
+    found = xtrace(operator(DECAY), rtol=0.01)
     low, high = found.estimate.interval(0.95)
     assert (high - low) / 2 <= 0.01 * found.estimate.value
     assert found.estimate.why is Why.INTERVAL
@@ -108,7 +100,7 @@ def test_extending_is_a_longer_run_to_the_last_bit(first: int) -> None:
 
 
 def test_a_saved_run_that_suffices_costs_no_product() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     done = xtrace(op, rtol=0.1)
     op.matmat = None  # any product would fail
     assert xtrace(op, rtol=0.1, sketch=done.sketch).estimate == done.estimate
@@ -117,7 +109,7 @@ def test_a_saved_run_that_suffices_costs_no_product() -> None:
 @pytest.mark.parametrize("size", [1, 2, 5, 12])
 def test_exact_once_the_sketch_spans_the_space(size: int) -> None:
     eigenvalues = np.linspace(-1.0, 2.0, size)
-    found = xtrace(MatrixOperator(rotated(eigenvalues)), rtol=1e-12).estimate
+    found = xtrace(operator(eigenvalues), rtol=1e-12).estimate
     assert found.value == pytest.approx(eigenvalues.sum(), abs=1e-9)
     assert found.converged
     assert found.stderr < 1e-9  # what is left is rounding
@@ -136,7 +128,7 @@ def test_low_rank_is_exact_to_rounding(rank: int) -> None:
 
 
 def test_budget_and_memory() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     found = xtrace(op, rtol=1e-9, max_products=37)
     assert (found.products, found.estimate.n, found.estimate.why) == (36, 18, Why.BUDGET)
     assert len(found.estimate.history) == 6
@@ -145,14 +137,14 @@ def test_budget_and_memory() -> None:
 
 
 def test_block_size_changes_only_rounding() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     two = xtrace(op, rtol=1e-9, max_products=24, block=2).values
     six = xtrace(op, rtol=1e-9, max_products=24, block=6).values
     np.testing.assert_allclose(two, six, rtol=1e-9)
 
 
 def test_leading_probes_are_an_earlier_run() -> None:
-    op = MatrixOperator(rotated(DECAY))
+    op = operator(DECAY)
     sketch = Sketch(op, 3)
     for _ in range(4):
         sketch.grow(op, 0, "xtrace")
