@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from flatmeter.config.shard import Shard, parse_shard
 from flatmeter.errors import UsageError
+from flatmeter.ranks.launch import array_task
+from flatmeter.results.number import counted
 
 _MAGIC = frozenset("*?[")
 
@@ -30,6 +33,25 @@ def expand(arguments: Sequence[str]) -> list[Path]:
         for path in _paths(argument):
             found.setdefault(path)
     return list(found)
+
+
+def part_of(
+    paths: Sequence[Path], shard: str, environment: Mapping[str, str]
+) -> tuple[list[Path], str]:
+    """The part of the checkpoints that this process is to measure, and which it is in words.
+
+    Args:
+        paths: all of them.
+        shard: ``K/N``, or ``auto`` for the task of an array job.
+        environment: variables of the process.
+
+    Raises:
+        UsageError: it is no task of an array job.
+    """
+    part = Shard(*array_task(environment)) if shard == "auto" else parse_shard(shard)
+    own = part.of(paths)
+    some = f", {own[0]} to {own[-1]}" if len(own) > 1 else "".join(f", {path}" for path in own)
+    return own, f"part {part}: {len(own):,} of {counted(len(paths), 'checkpoint')}{some}"
 
 
 def _paths(argument: str) -> Iterable[Path]:

@@ -52,6 +52,7 @@ _SECTIONS = [
     _option("--confidence"),
     _option("--max-products"),
     _option("--max-time"),
+    _option("--shard", metavar="K/N"),
     _option("--rank-timeout"),
     _option("--device"),
     _option("--dtype", type=Choice(DTYPES)),

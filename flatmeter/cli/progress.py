@@ -11,6 +11,8 @@ from flatmeter.cli.streams import say
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from flatmeter.results.record import Row
+
 INTERVAL = 30.0
 
 
@@ -58,3 +60,13 @@ class Progress:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def spent(row: Row, reused: bool) -> str:
+    """What became of a measure, and what it cost."""
+    if reused:
+        return f"{row.checkpoint}: {row.measure}: from the results folder"
+    cost = row.gradient_equivalents
+    count = "" if cost is None else f"{cost:.0f}"
+    work = f", {count} gradient{'' if count == '1' else 's'}" if count else ""
+    return f"{row.checkpoint}: {row.measure}: {row.status}, {row.seconds:.1f} s{work}"

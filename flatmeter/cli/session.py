@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from flatmeter.cli.inputs import expand
+from flatmeter.cli.inputs import expand, part_of
 from flatmeter.cli.interrupts import Interrupts, ending
 from flatmeter.cli.outcome import Outcome
 from flatmeter.cli.output import Output
 from flatmeter.cli.plan_of import plan_of
-from flatmeter.cli.progress import Progress
+from flatmeter.cli.progress import Progress, spent
 from flatmeter.cli.streams import ClosedPipe, say
 from flatmeter.config.fields import SUBJECT_FIELDS
 from flatmeter.config.layers import Configuration
@@ -24,7 +25,7 @@ from flatmeter.ranks.group import current
 from flatmeter.results.atomic import OutputError
 from flatmeter.results.number import counted
 from flatmeter.results.place import beforehand, check_file, check_folder
-from flatmeter.results.record import NETWORK, Row
+from flatmeter.results.record import NETWORK
 from flatmeter.results.store import Store
 from flatmeter.subject import Loader, Subject
 
@@ -97,6 +98,8 @@ class Session:
                 self.output.run["checkpoints"] = self.settings.model_dump(
                     mode="json", include={*SUBJECT_FIELDS, "samples"}
                 )
+                if self.part:
+                    self.output.run["part"] = self.part
                 self._describe()
             self._found()
             try:
@@ -130,20 +133,29 @@ class Session:
             return
         if self.reused:
             total = counted(self.reused + self.measured, "measurement")
-            self._note(f"taken from earlier runs: {self.reused:,} of {total}")
+            self._note(f"measured already: {self.reused:,} of {total}")
         self.output.finish()
         for name in self.output.lost:
             self.outcome.add(name, ExitCode.FAILED)
 
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
-        paths = self.ranks.from_first(lambda: expand(arguments))
+        paths, self.part = self.ranks.from_first(lambda: self._paths(arguments))
         origins = self.configuration.origins
         plan = plan_of(self.settings, origins, self._warn)
         self.output.check([(m.name, q) for m in plan.measures for q in m.quantities])
         if not self.ranks.rank:
             self._check_places()
         return plan, paths
+
+    def _paths(self, arguments: Sequence[str]) -> tuple[list[Path], str]:
+        """What is to be measured, and which part of the list it is, if not all."""
+        paths = expand(arguments)
+        if self.settings.shard is None:
+            return paths, ""
+        paths, part = part_of(paths, self.settings.shard, os.environ)
+        self._warn(part)
+        return paths, part
 
     def _check_places(self) -> None:
         if self.settings.out:
@@ -223,7 +235,7 @@ class Session:
         if finished.code:
             self._error(f"{rows[0].checkpoint}: {rows[0].measure}: {rows[0].message}")
         elif self.verbose:
-            self.progress.say(_spent(rows[0], finished.reused))
+            self.progress.say(spent(rows[0], finished.reused))
         if finished.trace:
             self._trace(finished.trace)
         self.output.add(rows)
@@ -283,12 +295,3 @@ class Session:
 
     def _code(self) -> int:
         return int(self.outcome.exit_code(allow_unconverged=self.settings.allow_unconverged))
-
-
-def _spent(row: Row, reused: bool) -> str:
-    if reused:
-        return f"{row.checkpoint}: {row.measure}: from the results folder"
-    cost = row.gradient_equivalents
-    count = "" if cost is None else f"{cost:.0f}"
-    work = f", {count} gradient{'' if count == '1' else 's'}" if count else ""
-    return f"{row.checkpoint}: {row.measure}: {row.status}, {row.seconds:.1f} s{work}"

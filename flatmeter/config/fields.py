@@ -27,6 +27,7 @@ DESCRIPTIONS: dict[str, str] = {
     "confidence": "coverage of the intervals",
     "max_products": "most curvature products that one measure may spend",
     "max_time": "stop after this time (90s, 50m, 1h30m), with everything finished saved",
+    "shard": "measure only this part of the checkpoints: 3/100, or auto in an array job of Slurm",
     "rank_timeout": "of several processes, how long one may keep the others waiting (90s, 10m)",
     "device": "auto, cpu, cuda or cuda:N",
     "dtype": "float32, float64, or bfloat16 (the network in it, sums and vectors in float32)",

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from flatmeter.config.device import PATTERN, check_device
 from flatmeter.config.duration import parse_duration
 from flatmeter.config.fields import DESCRIPTIONS
+from flatmeter.config.shard import PATTERN as SHARDS
+from flatmeter.config.shard import check_shard
 from flatmeter.strategy import Strategy
 
 
@@ -33,6 +35,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_flattened)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Device = Annotated[str, AfterValidator(check_device), Field(json_schema_extra={"pattern": PATTERN})]
+Part = Annotated[str, AfterValidator(check_shard), Field(json_schema_extra={"pattern": SHARDS})]
 Precision = Annotated[int, Field(ge=1, le=17)]
 
 
@@ -60,6 +63,7 @@ class Settings(BaseModel):
     confidence: float = _about("confidence", 0.95, gt=0, lt=1)
     max_products: int | None = _about("max_products", None, ge=1)
     max_time: Seconds | None = _about("max_time", None)
+    shard: Part | None = _about("shard", None)
     rank_timeout: Seconds = _about("rank_timeout", 600.0, gt=0)
     device: Device = _about("device", "auto")
     dtype: Literal["float32", "float64", "bfloat16"] = _about("dtype", "float32")

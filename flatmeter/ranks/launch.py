@@ -1,4 +1,4 @@
-"""Whether this process was started as one of several, by torchrun or by srun."""
+"""Whether this process was started as one of several, by torchrun, srun or an array of jobs."""
 
 from __future__ import annotations
 
@@ -82,6 +82,38 @@ def _by_srun(environment: Mapping[str, str]) -> Place | None:
         host=environment.get("MASTER_ADDR") or first_host(nodes),
         port=_number(environment, "MASTER_PORT", port),
     )
+
+
+def array_task(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which task of an array job of Slurm this is, from 1, and how many there are.
+
+    Args:
+        environment: its variables.
+
+    Raises:
+        UsageError: it is none, or one of an array whose numbers have gaps: such as that of the few
+            tasks of a larger array that are to be repeated.
+    """
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        raise UsageError(
+            "auto takes the part from an array job of Slurm, and this is none",
+            where="--shard",
+            hint="name the part, such as 3/100, or begin with: sbatch --array=0-99",
+        )
+    own = _number(environment, "SLURM_ARRAY_TASK_ID")
+    first = _number(environment, "SLURM_ARRAY_TASK_MIN", 0)
+    count = _number(environment, "SLURM_ARRAY_TASK_COUNT")
+    step = max(_number(environment, "SLURM_ARRAY_TASK_STEP", 1), 1)
+    place, rest = divmod(own - first, step)
+    if rest or not 0 <= place < count:
+        raise UsageError(
+            f"the {count} tasks of this array have gaps between their numbers, which task {own} "
+            "cannot count",
+            where="--shard",
+            hint="write --array=0-99 without gaps, or name the part, such as "
+            '--shard "$((SLURM_ARRAY_TASK_ID + 1))/100"',
+        )
+    return place + 1, count
 
 
 def first_host(nodes: str) -> str:

@@ -293,7 +293,7 @@ def test_resume_measures_only_what_is_missing(flatmeter, checkpoint, toys):
     assert code == 0
     assert "norm: from the results folder" in err
     assert "note: out holds 3 rows of 1 measurement; what is finished is not repeated\n" in err
-    assert "note: taken from earlier runs: 1 of 1 measurement\n" in err
+    assert "note: measured already: 1 of 1 measurement\n" in err
     assert len(Path("out/results.jsonl").read_text().splitlines()) == 3
     code, _, err = flatmeter(*arguments, "-b", 5)
     assert "norm: from the results folder" in err
@@ -302,7 +302,7 @@ def test_resume_measures_only_what_is_missing(flatmeter, checkpoint, toys):
     code, _, err = flatmeter(*arguments, "--force")
     assert "from the results folder" not in err
     assert "6 rows of 2 measurements; all is measured anew\n" in err
-    assert "earlier runs" not in err
+    assert "measured already" not in err
     groups = read_groups(Path("out")).values()
     assert sorted(rows[0].revision for rows in groups) == [0, 1]
     run = json.loads(Path("out/run.json").read_text())
@@ -324,6 +324,30 @@ def test_a_checkpoint_that_cannot_be_read_is_a_row_of_the_folder(flatmeter, chec
     assert flatmeter(*arguments)[0] == 1
     lost = [rows[0] for rows in read_groups(Path("out")).values() if rows[0].checkpoint == "b.pt"]
     assert [(row.status, row.sha256) for row in lost] == [("error", "")]
+
+
+def test_a_part_of_the_list(flatmeter, checkpoint, toys, monkeypatch):
+    for name in ("b.pt", "c.pt"):
+        shutil.copy(checkpoint, name)
+    arguments = ("measure", "c.pt", "b.pt", "a.pt", "-M", _toy(toys, "Norm"), "-f", "jsonl")
+
+    def part(*flags):
+        code, out, err = flatmeter(*arguments, *flags)
+        assert code == 0
+        return list(dict.fromkeys(json.loads(line)["checkpoint"] for line in out.splitlines())), err
+
+    assert part("--shard", "1/2", "-o", "out") == (
+        ["a.pt", "c.pt"],
+        "note: part 1/2: 2 of 3 checkpoints, a.pt to c.pt\n"
+        "note: measured already: 1 of 2 measurements\n",
+    )
+    assert json.loads(Path("out/run.json").read_text())["part"].startswith("part 1/2: ")
+    assert part("--shard", "4/4") == ([], "note: part 4/4: 0 of 3 checkpoints\n")
+    for name, value in {"ID": "6", "MIN": "5", "COUNT": "2"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert part() == (["c.pt", "b.pt", "a.pt"], "")
+    assert part("--shard", "auto") == (["b.pt"], "note: part 2/2: 1 of 3 checkpoints, b.pt\n")
+    assert "3/2" in flatmeter(*arguments, "--shard", "3/2")[2]
 
 
 def test_exports(flatmeter, checkpoint, toys):

@@ -3,7 +3,7 @@
 import pytest
 
 from flatmeter.errors import UsageError
-from flatmeter.ranks.launch import Place, first_host, launched
+from flatmeter.ranks.launch import Place, array_task, first_host, launched
 
 TORCHRUN = {
     "RANK": "5",
@@ -79,3 +79,36 @@ def test_first_host(nodes, host):
 def test_nonsense_is_named():
     with pytest.raises(UsageError, match="WORLD_SIZE"):
         launched({**TORCHRUN, "WORLD_SIZE": "many"})
+
+
+def array(own, count, first=0, **more):
+    numbers = {"ID": own, "COUNT": count, "MIN": first, **more}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in numbers.items()}
+
+
+@pytest.mark.parametrize(
+    ("environment", "task"),
+    [
+        (array(0, 4), (1, 4)),
+        (array(3, 4), (4, 4)),
+        (array(1, 4, 1), (1, 4)),
+        (array(15, 3, 5, STEP=5), (3, 3)),
+    ],
+)
+def test_task_of_an_array(environment, task):
+    assert array_task(environment) == task
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({}, "this is none"),
+        (array(17, 2, 3), "gaps between their numbers, which task 17 cannot count"),
+        (array(4, 3, 1, STEP=2), "gaps"),
+        (array("x", 3), "SLURM_ARRAY_TASK_ID"),
+        ({"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT"),
+    ],
+)
+def test_what_is_no_task_of_an_array(environment, text):
+    with pytest.raises(UsageError, match=text):
+        array_task(environment)
