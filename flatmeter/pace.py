@@ -15,6 +15,7 @@ from flatmeter.curvature.strategies import Curvature
 from flatmeter.measures.expense import Expense
 from flatmeter.risk.cost import PRODUCT
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.variants import excerpt
 from flatmeter.strategy import Strategy
 
 OPERATORS = {"Hessian": HessianOperator, "Gauss-Newton": GaussNewtonOperator}
@@ -73,7 +74,7 @@ class Pace:
             kinds: curvature matrices, the Hessian first.
         """
         x, y = risk.first_batch()
-        part = risk.excerpt(len(x), risk.dtype)
+        part = excerpt(risk, len(x), risk.dtype)
         if not risk.graphs_fit:
             part = part.with_batch_size(len(x))
         scale = risk.n / len(x)

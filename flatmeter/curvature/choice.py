@@ -15,6 +15,7 @@ from flatmeter.errors import UsageError
 from flatmeter.out_of_memory import ran_out
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.variants import excerpt
 from flatmeter.strategy import STRATEGIES, Strategy, is_batched, mode_of
 
 WIDTHS = (1, 4, 16)
@@ -144,7 +145,7 @@ def _agree(risk: EmpiricalRisk, curvature: Curvature, strategy: Strategy) -> boo
     Not counted in the cost, which is to be the same whatever clocks say.
     """
     V = _vectors(risk, 2 if is_batched(strategy) else 1)
-    own = risk.excerpt(risk.n, risk.dtype)
+    own = excerpt(risk, risk.n, risk.dtype)
     before = [b.clone() for b in own.module.buffers()]
     off = scale = 0.0
     for x, y in risk.batches():
@@ -173,7 +174,7 @@ class _Trial:
 
     def __init__(self, risk: EmpiricalRisk, curvature: Curvature, n: int) -> None:
         self.curvature = curvature
-        self.risk = risk.excerpt(n, risk.dtype)
+        self.risk = excerpt(risk, n, risk.dtype)
         self.x, self.y = self.risk.first_batch()
 
     @classmethod

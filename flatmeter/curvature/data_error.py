@@ -24,6 +24,7 @@ from flatmeter.curvature.products import HessianOperator
 from flatmeter.estimate import Estimate
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.variants import summed_over
 from flatmeter.spectral.ritz import NEAR_ZERO
 
 #: Groups of samples. Of batches of statistics there are as many as there are batches.
@@ -90,7 +91,7 @@ class DataGroups:
         taken = self.members if numbers is None else [self.members[i] for i in numbers]
         count = sum(len(index) for index in taken)
         for index in taken:
-            part = self.risk.part(index)
+            part = summed_over(self.risk, index)
             yield part
             share = len(index) / count
             cost = part.cost

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flatmeter.randomness import derived_generator
 from flatmeter.risk.empirical import EmpiricalRisk
+from flatmeter.risk.variants import excerpt
 from flatmeter.spectral.operator import Operator, rounding
 
 SAMPLES = 64
@@ -57,7 +58,7 @@ def product_noise(
 
 
 def _relative_error(risk: EmpiricalRisk, make: Callable[[EmpiricalRisk], Operator]) -> float:
-    ours, finer = (risk.excerpt(_samples(risk), dtype) for dtype in (risk.dtype, torch.float64))
+    ours, finer = (excerpt(risk, _samples(risk), dtype) for dtype in (risk.dtype, torch.float64))
     if ours.normalizer <= 0:
         return 0.0
     operator = make(ours)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -27,7 +26,6 @@ from flatmeter.risk.feed import Feed
 from flatmeter.risk.logits import logits_of
 from flatmeter.risk.losses import Loss
 from flatmeter.risk.memory_plan import MemoryPlan
-from flatmeter.risk.module_copy import module_copy
 from flatmeter.risk.space import ParameterSpace
 from flatmeter.risk.split import Split
 from flatmeter.risk.weight_norm import composed_weight_norm, has_weight_norm
@@ -170,53 +168,16 @@ class EmpiricalRisk:
         other._batch_size = size
         return other
 
-    def excerpt(self, n: int, dtype: torch.dtype) -> EmpiricalRisk:
-        """The risk of the first ``n`` samples in a dtype, with a cost of its own, not shared.
-
-        On the CPU where the device has no float64. Its normalizer is zero where none of these
-        samples counts.
-        """
+    def on(
+        self, data: Dataset, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> EmpiricalRisk:
+        """The same risk on other data, with a cost of its own and not shared between processes."""
         other = copy.copy(self)
-        other.device = torch.device("cpu") if self.device.type == "mps" else self.device
-        other.dtype = dtype
-        other.forward_dtype = self.forward_dtype if dtype == self.dtype else None
-        other.module = module_copy(self.module).to(other.device, dtype)
-        other.theta = self.theta.to(other.device, dtype)
-        other.data = replace(self.data, inputs=self.data.inputs[:n], targets=self.data.targets[:n])
-        other._feed = Feed(other.data, other.device, dtype)
-        other.n = len(other.data)
-        other.normalizer = float(self.loss.count(other.data.targets))
+        other.device, other.dtype = device or self.device, dtype or self.dtype
+        other.data, other.n = data, len(data)
+        other._feed = Feed(data, other.device, other.dtype)
+        other.normalizer = float(self.loss.count(data.targets))
         other.cost, other.ranks = Cost(), ALONE
-        # To try strategies on a few samples would cost more than it gains; and what another dtype
-        # is compared with is to share no error with it.
-        if self.strategy == "auto" or dtype != self.dtype:
-            other.strategy = "reverse"
-        wider = dtype.itemsize // self.dtype.itemsize
-        if wider > 1:
-            # It takes more room than the batch size was settled for.
-            other._batch_size = max(1, self.batch_size // wider)
-        return other
-
-    def part(self, index: Tensor) -> EmpiricalRisk:
-        """The *sum* of the losses of some samples, without weight decay and with its own cost.
-
-        Not shared: every process has all of it.
-
-        Args:
-            index: ``[k]`` numbers of the samples; a whole batch where samples interact.
-        """
-        other = copy.copy(self)
-        other.data = replace(
-            self.data,
-            inputs=self.data.inputs[index],
-            targets=self.data.targets[index],
-            source_size=None,
-        )
-        other._feed = Feed(other.data, self.device, self.dtype)
-        other.n, other.normalizer, other.weight_decay = len(index), 1.0, 0.0
-        other.ranks = ALONE
-        other._batch_size, other.cost = self.batch_size, Cost()
-        other.strategy = "reverse"
         return other
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
