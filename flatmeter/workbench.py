@@ -26,6 +26,7 @@ from flatmeter.risk.preflight import preflight
 from flatmeter.subject import Subject
 from flatmeter.symmetry.find import find_group
 from flatmeter.symmetry.group import SymmetryGroup
+from flatmeter.symmetry.other_inputs import enough_samples
 from flatmeter.watch import Watch
 
 
@@ -72,7 +73,8 @@ class Workbench:
         if bn not in self._groups:
             risk = self.risk(bn)
             with risk.math_attention():
-                self._groups[bn] = find_group(risk.module, risk.example_inputs(), risk.space.names)
+                inputs = risk.example_inputs(enough_samples(risk.example_inputs(1)[0]))
+                self._groups[bn] = find_group(risk.module, inputs, risk.space.names)
         return self._groups[bn]
 
     def prepare(self) -> tuple[Evaluation, tuple[str, ...]]:

@@ -42,7 +42,8 @@ def network_graph(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Gr
             if ran_out(error):
                 raise
             raise NotApplicable(
-                f"{refusal.message}; recording it while it runs fails too: {_reason(error)}",
+                "the network's graph can be neither exported nor recorded, so its symmetries are "
+                f"not known: torch.export says “{reason}”; as it was recorded: {_reason(error)}",
                 hint=refusal.hint,
             ) from error
     return replace(graph, note=_note(graph, reason, len(inputs)))

@@ -1,4 +1,4 @@
-"""Inputs that a network was not recorded with, on which what was found is verified too."""
+"""Which inputs symmetries are verified on: how many samples, and others than the given ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import torch
 from torch import Tensor
 
 from flatmeter.randomness import derived_generator
+
+NUMBERS, TOKENS = 2**16, 2**10
+"""What goes into a network at once when it is verified, samples together."""
+
+
+def enough_samples(sample: Tensor) -> int:
+    """How many samples show a symmetry to be false although many relus are silent for each.
+
+    Large samples show it at their many places, and are too costly for more than two.
+
+    Args:
+        sample: one of them, ``[…]``; real numbers or tokens.
+    """
+    budget = NUMBERS if sample.is_floating_point() else TOKENS
+    return min(max(2, budget // max(1, sample.numel())), 16)
 
 
 def other_inputs(run: Callable[[Tensor], object], inputs: Tensor) -> tuple[Tensor, ...]:
