@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -41,14 +42,15 @@ def ideal(module: nn.Module, eps_factor: float = 1.0) -> Iterator[None]:
 @contextmanager
 def in_double() -> Iterator[None]:
     """New tensors are float64 inside the block, and nothing is cast to a lower type."""
-    before, enter, leave = torch.get_default_dtype(), autocast.__enter__, autocast.__exit__
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    autocast.__enter__ = lambda self: self
-    autocast.__exit__ = lambda self, *error: None
     try:
-        yield
+        with (
+            patch.object(autocast, "__enter__", lambda self: self),
+            patch.object(autocast, "__exit__", lambda self, *error: None),
+        ):
+            yield
     finally:
-        autocast.__enter__, autocast.__exit__ = enter, leave
         torch.set_default_dtype(before)
 
 
