@@ -73,6 +73,27 @@ def read_folder(folder: Path) -> Contents:
     return Contents(found, unfinished)
 
 
+def last_whole(content: bytes) -> int:
+    """Where the last whole measurement of a file ends.
+
+    That is behind the last line that counts the rows of its measurement. A file without counts is
+    by another hand, and ends with its last line, unless the only measurement begun in it lacks
+    its headline.
+    """
+    end = content.rfind(b"\n") + 1
+    begin, network = end, False
+    while begin:
+        stop, begin = begin, content.rfind(b"\n", 0, begin - 1) + 1
+        try:
+            line = json.loads(content[begin:stop])
+        except ValueError:
+            return end
+        if COMPLETE in line:
+            return stop
+        network |= line.get("scope") == NETWORK
+    return end if network else 0
+
+
 def identity(row: Row) -> str:
     """What is the same for all measurements of the same number: the key.
 

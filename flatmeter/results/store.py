@@ -15,7 +15,14 @@ from zipfile import BadZipFile
 
 from flatmeter.results.agreement import agree
 from flatmeter.results.atomic import told, write_whole
-from flatmeter.results.reading import COMPLETE, Stored, identity, read_folder, standing
+from flatmeter.results.reading import (
+    COMPLETE,
+    Stored,
+    identity,
+    last_whole,
+    read_folder,
+    standing,
+)
 from flatmeter.results.record import NETWORK, Row
 from flatmeter.results.writers import claim
 
@@ -44,7 +51,7 @@ class Store:
             self._file, self._suffix = claim(folder)
         try:
             with told(folder):
-                _drop_torn_line(self._file)
+                _drop_torn_tail(self._file)
             found = read_folder(folder).measurements
         except BaseException:
             self._file.close()
@@ -207,9 +214,9 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _drop_torn_line(file: IO[bytes]) -> None:
-    """Cut the file after its last whole line."""
+def _drop_torn_tail(file: IO[bytes]) -> None:
+    """Cut the file after its last whole measurement, so that no row of it stands there twice."""
     content = Path(file.name).read_bytes()
-    whole = content.rfind(b"\n") + 1
+    whole = last_whole(content)
     if whole < len(content):
         os.ftruncate(file.fileno(), whole)

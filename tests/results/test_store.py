@@ -222,6 +222,9 @@ def test_a_measurement_cut_after_a_quantity_of_the_network_is_not_taken_for_whol
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     assert set(read_groups(tmp_path)) == {"k2"}
+    with Store(tmp_path) as store:
+        store.append([HEAD, replace(HEAD, quantity="second")])
+    assert len(path.read_text().splitlines()) == 3
 
 
 def test_another_machine_has_a_file_of_its_own(tmp_path, monkeypatch):
