@@ -77,7 +77,7 @@ class Kinds:
         normalised = any(vector.get(u) for u in self._normalised)
         if up_only and (normalised or any(_normalises(call, moved) for call in still)):
             return "scale-invariant"
-        if up_only and all(call.name in known.AFFINE for call in still):
+        if up_only and all(call.name in known.AFFINE | known.NORMS for call in still):
             return "bias without effect"
         if any(self._makes_scores(call, moved) for call in still):
             return "query-key"
@@ -172,4 +172,6 @@ def _normalises(call: Call, moved: Callable[[object], bool]) -> bool:
     """Divides by a size of its own input, which takes the input's scale away."""
     if call.name == "div":
         return moved(call["self"]) and moved(call["other"])
-    return call.name in known.NORMS or call.name == "_weight_norm"
+    if call.name in known.NORMS:
+        return moved(call["input"])
+    return call.name == "_weight_norm"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from flatmeter.symmetry import operators as known
 from flatmeter.symmetry.export import Call, Graph, nodes_of
@@ -19,46 +21,115 @@ def null_biases(graph: Graph) -> frozenset[Node]:
 
     Such is the bias of a convolution in front of a batch-norm that uses the batch's own mean, and
     that of the keys in attention: it shifts all the scores of a query alike, and softmax does not
-    see it.
+    see it. Linear layers and additions in between hand constants on.
     """
     if not graph.is_static:
         return frozenset()
-    users: dict[Node, list[Call]] = defaultdict(list)
-    for call in graph.calls:
+    users: dict[Node, list[int]] = defaultdict(list)
+    for position, call in enumerate(graph.calls):
         for node in call.node.all_input_nodes:
-            users[node].append(call)
-    return frozenset(
-        node
-        for node in graph.parameters
-        if users[node] and all(_is_null(node, call, users, graph.outputs) for call in users[node])
-    )
+            users[node].append(position)
+    return frozenset(node for node in graph.parameters if _is_null(node, users, graph))
 
 
-def _is_null(
-    bias: Node, call: Call, users: Mapping[Node, Sequence[Call]], outputs: Sequence[Node]
-) -> bool:
-    """``call`` adds ``bias`` to every channel, and nothing that uses the sum can tell."""
-    if call.name not in known.AFFINE or call["bias"] is not bias:
-        return False
-    if bias in (call["input"], call["weight"]):
-        return False
-    shape = call.node.meta["val"].shape
-    channels = torch.arange(bias.meta["val"].numel(), dtype=torch.int32)
-    if call.name != "linear":
-        channels = channels.reshape(-1, *[1] * (len(shape) - 2))
-    frontier = [(call.node, channels.expand(shape))]
-    while frontier:
-        node, channel = frontier.pop()
-        if node in outputs or not users[node]:
+def _is_null(bias: Node, users: Mapping[Node, Sequence[int]], graph: Graph) -> bool:
+    """Nothing that comes of ``bias`` can tell its value.
+
+    Every node that it reaches is given the pattern of what is added to it: numbers with the same
+    label have the same constant added.
+    """
+    patterns: dict[Node, Tensor] = {}
+    queue = list(users[bias])
+    while queue:
+        position = heappop(queue)
+        call = graph.calls[position]
+        if call.node in patterns:
+            continue  # it was queued for several of its inputs
+        absorbed = _absorbs(call, patterns)
+        parts = []
+        if bias in call.node.all_input_nodes:
+            parts.append(_added(call, bias))
+        if not absorbed and any(n in patterns for n in call.node.all_input_nodes):
+            parts.append(_handed_on(call, patterns))
+        if not parts:
+            continue
+        pattern = parts[0]
+        if pattern is None or any(part is None for part in parts):
             return False
-        for user in users[node]:
-            if user.name in known.SHAPE and list(user.node.all_input_nodes) == [node]:
-                if isinstance(user.node.meta["val"], (list, tuple)):
-                    return False
-                frontier.append((user.node, moved(user, channel)))
-            elif not _absorbs(user, node, channel):
-                return False
-    return True
+        if call.node in graph.outputs or not users[call.node]:
+            return False
+        if any(_has_views(n, users, graph) for n in call.mutated):
+            return False
+        for node in (call.node, *call.mutated):
+            patterns[node] = pattern
+            for later in users[node]:
+                if later > position:
+                    heappush(queue, later)
+    return bool(users[bias])
+
+
+def _has_views(node: Node, users: Mapping[Node, Sequence[int]], graph: Graph) -> bool:
+    """Something else may hold the same numbers, so that writing to them is seen elsewhere."""
+    around = [graph.calls[i] for i in users[node]]
+    around += [call for call in graph.calls if call.node is node]
+    return any(call.name in known.SHAPE for call in around)
+
+
+def _added(call: Call, bias: Node) -> Tensor | None:
+    """The pattern of a bias where it is added, one label for each channel."""
+    used = list(nodes_of((call.node.args, *call.node.kwargs.values()))).count(bias)
+    if call["bias"] is not bias or used != 1:
+        return None
+    shape = call.node.meta["val"].shape
+    size = bias.meta["val"].shape
+    labels = torch.arange(size.numel(), dtype=torch.int32)
+    if call.name in ("linear", "layer_norm"):
+        return labels.reshape(size).expand(shape)
+    if call.name in known.AFFINE:
+        return labels.reshape(-1, *[1] * _spatial(call)).expand(shape)
+    if call.name in known.NORMS:
+        return labels.reshape(-1, *[1] * (len(shape) - 2)).expand(shape)
+    return None
+
+
+def _handed_on(call: Call, patterns: Mapping[Node, Tensor]) -> Tensor | None:
+    """The pattern of the output, ``None`` where the operator can tell what was added."""
+    shape = getattr(call.node.meta["val"], "shape", None)
+    reached = [n for n in call.node.all_input_nodes if n in patterns]
+    if shape is None:
+        return None
+    if (
+        call.name in known.SHAPE
+        and reached == list(call.node.all_input_nodes)
+        and len(reached) == 1
+    ):
+        return moved(call, patterns[reached[0]])
+    if call.name in known.DROPOUTS and known.is_pointwise(call):
+        return patterns[reached[0]]
+    if call.name in ("add", "sub"):
+        total = torch.zeros((), dtype=torch.int32)
+        for node in reached:
+            total = total * (int(patterns[node].max()) + 1) + patterns[node]
+        return total.expand(shape)
+    if call.name in known.AFFINE - known.TRANSPOSED and reached == [call["input"]]:
+        return _through_weights(call, patterns[reached[0]])
+    return None
+
+
+def _through_weights(call: Call, pattern: Tensor) -> Tensor | None:
+    """Constants of channels become others, unless padding cuts them off at the border."""
+    channel = pattern.ndim - 1 - _spatial(call)
+    padding = call["padding"] or 0
+    padded = padding != "valid" if isinstance(padding, str) else any(tree_leaves(padding))
+    if padded or not _constant(pattern, [d for d in range(pattern.ndim) if d != channel]):
+        return None
+    shape = call.node.meta["val"].shape
+    labels = torch.arange(shape[channel], dtype=torch.int32)
+    return labels.reshape(-1, *[1] * _spatial(call)).expand(shape)
+
+
+def _spatial(call: Call) -> int:
+    return cast(int, call["weight"].meta["val"].ndim) - 2
 
 
 def moved(call: Call, *values: Tensor) -> Tensor:
@@ -84,20 +155,18 @@ def moved(call: Call, *values: Tensor) -> Tensor:
     return cast(Tensor, target(*args, **kwargs))
 
 
-def _absorbs(call: Call, node: Node, channel: Tensor) -> bool:
+def _absorbs(call: Call, patterns: Mapping[Node, Tensor]) -> bool:
     """The operator gives the same whatever is added to each of the channels."""
-    if call.name in ("batch_norm", "instance_norm"):
-        others = [d for d in range(channel.ndim) if d != 1]
-        only_input = call["input"] is node and list(nodes_of(call.node.args)).count(node) == 1
-        return only_input and known.uses_own_statistics(call) and _constant(channel, others)
-    if call.name == "scaled_dot_product_attention":
-        return (
-            call["key"] is node
-            and node not in (call["query"], call["value"], call["attn_mask"])
-            and _constant(channel, [-2])
-        )
+    reached = [n for n in nodes_of((call.node.args, *call.node.kwargs.values())) if n in patterns]
+    if call.name in ("batch_norm", "instance_norm") and reached == [call["input"]]:
+        pattern = patterns[call["input"]]
+        others = [d for d in range(pattern.ndim) if d != 1]
+        return known.uses_own_statistics(call) and _constant(pattern, others)
+    if call.name == "scaled_dot_product_attention" and reached == [call["key"]]:
+        return _constant(patterns[call["key"]], [-2])
     return False
 
 
 def _constant(values: Tensor, dims: Sequence[int]) -> bool:
-    return all(bool((values == values.narrow(d, 0, 1)).all()) for d in dims)
+    varying = [d for d in dims if values.stride(d) and values.shape[d] > 1]
+    return all(bool((values == values.narrow(d, 0, 1)).all()) for d in varying)

@@ -227,7 +227,8 @@ def _norm(equations: Equations, call: Call) -> None:
         equations.normalised.append(source)
     else:
         equations.system.zero([source])
-    given = [call[name] for name in ("weight", "bias") if call[name] is not None]
+    given = [call[n] for n in ("weight", "bias") if call[n] is not None]
+    given = [node for node in given if node not in equations.null]
     equations.system.equal(map(of, [call.node, *given]) if given else [of(call.node), ZERO])
     # A shift without a scale stands beside numbers of norm one.
     if call["weight"] is None:

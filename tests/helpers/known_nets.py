@@ -232,6 +232,30 @@ class ResidualNorm(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class LinearBottleneck(nn.Module):
+    """A block of MobileNetV2: its stream is not rectified before the next batch-norm."""
+
+    def __init__(self):
+        super().__init__()
+        for name, into, out, size in (
+            ("stem", 3, 3, 3),
+            ("expand", 3, 4, 1),
+            ("filter", 4, 4, 3),
+            ("project", 4, 3, 1),
+            ("last", 3, 4, 1),
+        ):
+            groups = 4 if name == "filter" else 1
+            conv = nn.Conv2d(into, out, size, padding=size // 2, groups=groups, bias=False)
+            norm = nn.BatchNorm2d(out, eps=EPS, track_running_stats=False)
+            setattr(self, name, nn.Sequential(conv, norm))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        h = F.relu(self.filter(F.relu(self.expand(x))))
+        return self.head(F.relu(self.last(x + self.project(h))).mean((2, 3)))
+
+
 def batch_norm(own):
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3),
@@ -345,6 +369,11 @@ KNOWN = {
     "batch-norm, own": Known(lambda: batch_norm(True), IMAGE, 5, 4 + 5 + 4 + 4 + 5),
     # Three weights; the stream's gains; the inner gain.
     "residual, own": Known(ResidualNorm, SMALL, 5, (4 + 5 + 4) + 4 + 5),
+    # Five weights; four gains, the stream's in common; and two shifts of the stream, which the
+    # batch-norms behind it take away.
+    "linear bottleneck, own": Known(
+        LinearBottleneck, SMALL, 5 + 4 + 2, (3 + 4 + 4 + 3 + 4) + (3 + 4 + 4 + 4) + (3 + 3)
+    ),
     # Both directions row by row, and the hidden scale, which a row has one gain for.
     "weight-norm": Known(weight_normed, VECTOR, 3, 5 + 3 + 1),
     # Weight and bias before the norm, a group at a time; its gain and the head.

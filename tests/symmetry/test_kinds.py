@@ -25,6 +25,7 @@ KINDS = {
     "batch-norm, stored": {"between layers": 2},
     # Both weights, and the first gain, which the second batch-norm takes away.
     "batch-norm, own": {"scale-invariant": 3, "bias without effect": 1, "between layers": 1},
+    "linear bottleneck, own": {"scale-invariant": 8, "bias without effect": 2, "between layers": 1},
     "weight-norm": {"scale-invariant": 2, "between layers": 1},
     "group-norm": {"scale-invariant": 1, "between layers": 1},
     "tied embedding": {"between layers": 2},
