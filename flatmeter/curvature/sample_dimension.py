@@ -77,8 +77,9 @@ _FOUND: WeakKeyDictionary[nn.Module, Mapping[str, Layout]] = WeakKeyDictionary()
 def sample_layouts(risk: EmpiricalRisk) -> Mapping[str, Layout]:
     """Where the samples are at every known operator, by the names of its parameters.
 
-    From the shapes at two numbers of samples, and from the cotangents of one sample, which are zero
-    at all others. Parameters of which neither is certain are left out. Found once for a network.
+    From the shapes at two numbers of samples, and from the cotangents of each sample, which are
+    zero at all others. Parameters for which these leave a choice are left out. Found once for a
+    network.
     """
     if risk.module not in _FOUND:
         _FOUND[risk.module] = _layouts(risk)
@@ -95,19 +96,27 @@ def _layouts(risk: EmpiricalRisk) -> dict[str, Layout]:
         calls = [call for call in watch.calls if call.names]
         if not z.requires_grad or z.shape[:1] != (n,):
             return {}
-        signs = torch.randn(z.shape, generator=derived_generator(0, "layouts")).to(z)
-        signs[1:] = 0
-        outputs = [call.output for call in calls]
-        deltas = torch.autograd.grad(z, outputs, signs, allow_unused=True) if calls else ()
-        for call, delta in zip(calls, deltas, strict=True):
-            fit = [form for form in Layout if _fits(form, call, delta, n)]
-            for name in call.names:
-                candidates[name] = [form for form in candidates[name] if form in fit]
+        # Not of one sample alone: where only the first position counts, as that of a class token,
+        # the first sample's cotangents are the first row in either order of samples and positions.
+        for sample in range(n if calls else 0):
+            deltas = _cotangents(z, [call.output for call in calls], sample)
+            for call, delta in zip(calls, deltas, strict=True):
+                fit = [form for form in Layout if _fits(form, call, delta, n, sample)]
+                for name in call.names:
+                    candidates[name] = [form for form in candidates[name] if form in fit]
     seen = {name for call in watch.calls for name in call.names}
-    return {name: forms[0] for name, forms in candidates.items() if forms and name in seen}
+    return {n: forms[0] for n, forms in candidates.items() if len(forms) == 1 and n in seen}
 
 
-def _fits(form: Layout, call: Call, delta: Tensor | None, n: int) -> bool:
+def _cotangents(z: Tensor, outputs: list[Tensor], sample: int) -> tuple[Tensor | None, ...]:
+    """Of one sample's outputs, at the given tensors."""
+    signs = torch.zeros_like(z)
+    source = derived_generator(0, "layouts", sample)
+    signs[sample] = torch.randn(z.shape[1:], generator=source).to(z)
+    return torch.autograd.grad(z, outputs, signs, retain_graph=True, allow_unused=True)
+
+
+def _fits(form: Layout, call: Call, delta: Tensor | None, n: int, sample: int) -> bool:
     """Whether the call's shapes and one sample's cotangent are as the layout has them."""
     sizes = [call.input.shape, call.output.shape]
     if form is Layout.FIRST:
@@ -120,4 +129,5 @@ def _fits(form: Layout, call: Call, delta: Tensor | None, n: int) -> bool:
         fits = all(len(size) == 2 and size[0] % n == 0 and size[0] > n for size in sizes)
     if not fits or delta is None:
         return fits
-    return not bool(form.moved(delta, n)[1:].any())
+    moved = form.moved(delta, n)
+    return not bool(moved[:sample].any() or moved[sample + 1 :].any())

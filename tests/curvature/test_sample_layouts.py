@@ -39,6 +39,19 @@ class Encoder(nn.Module):
         return self.head(flat).unflatten(0, tokens.shape).mean(1)
 
 
+class ClassToken(nn.Module):
+    """An encoder layer, samples first, of which the head sees one position only."""
+
+    def __init__(self, position: int):
+        super().__init__()
+        self.encode = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(4, 3)
+        self.position = position
+
+    def forward(self, x):
+        return self.head(self.encode(x)[:, self.position])
+
+
 class VisionBlock(nn.Module):
     """Patches, a fused projection, scaled dot-product attention, residual connections."""
 
@@ -70,6 +83,8 @@ NETS = {
     "separate": (lambda: Attention(kdim=3, vdim=3), VECTORS, {"attend.in_proj_bias"}),
     "encoder": (lambda: Encoder(norm_first=False), TOKENS, set()),
     "encoder, norm first": (lambda: Encoder(norm_first=True), TOKENS, set()),
+    "class token": (lambda: ClassToken(0), VECTORS, set()),
+    "last token": (lambda: ClassToken(-1), VECTORS, set()),
     "vision": (lambda: VisionBlock(), IMAGES, set()),
 }
 
