@@ -244,7 +244,7 @@ def _convolution_weight(call: Call, deltas: Tensor) -> Tensor:
 
 def _embedding_norms(call: Call, deltas: Tensor) -> Tensor:
     """``Σ_tt' [token t is token t'] ⟨δ_t, δ_t'⟩``, without a row for every word that there is."""
-    tokens = call.input.flatten(1)
+    tokens = _tokens(call)
     d = _without_padding(call, deltas)
     same = tokens.unsqueeze(-1) == tokens.unsqueeze(-2)
     return (d @ d.transpose(-1, -2) * same).sum((-1, -2), dtype=torch.float64)
@@ -253,13 +253,18 @@ def _embedding_norms(call: Call, deltas: Tensor) -> Tensor:
 def _embedding_weight(call: Call, deltas: Tensor) -> Tensor:
     d = _without_padding(call, deltas)
     grad = d.new_zeros(*d.shape[:2], *call.arguments["weight"].shape)
-    index = call.input.flatten(1)[None, :, :, None].expand(d.shape)
+    index = _tokens(call)[None, :, :, None].expand(d.shape)
     return grad.scatter_add_(2, index, d)
+
+
+def _tokens(call: Call) -> Tensor:
+    """An embedding's input ``[n, t]``, which may have been one token for each sample."""
+    return call.input.reshape(len(call.input), -1)
 
 
 def _without_padding(call: Call, deltas: Tensor) -> Tensor:
     """Cotangents ``[c, n, t, e]`` of the tokens, zero where a token is padding."""
-    tokens = call.input.flatten(1)
+    tokens = _tokens(call)
     d: Tensor = deltas.reshape(*deltas.shape[:2], tokens.shape[1], -1)
     padding = call.arguments.get("padding_idx")
     if padding is None:

@@ -75,6 +75,19 @@ class Words(nn.Module):
         return self.head(torch.tanh(self.norm(self.embed(x))).mean(1))
 
 
+class Ratings(nn.Module):
+    """One token of each sample for each of two embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.user, self.item = nn.Embedding(6, 4, padding_idx=0), nn.Embedding(6, 3)
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x):
+        found = torch.cat([self.user(x[:, 0]), self.item(x[:, 1])], 1)
+        return self.head(torch.tanh(found))
+
+
 class Volumes(nn.Module):
     """Convolutions in three dimensions, and transposed ones with groups, strides and dilation."""
 
@@ -120,6 +133,7 @@ def nets():
         "tied": (Tied(), vectors, y),
         "tokens": (Tokens(), tokens, y),
         "words": (Words(), torch.randint(0, 6, (7, 5)), y),
+        "ratings": (Ratings(), torch.randint(0, 6, (7, 2)), y),
         "volumes": (Volumes(), torch.randn(7, 1, 4, 3, 4), y),
         "sequence first": (SequenceFirst(), torch.randn(7, 7, 2), y),
     }
@@ -134,7 +148,7 @@ def block_traces(risk, matrix):
 
 
 @pytest.mark.parametrize(
-    "name", ["mlp", "gelu", "residual", "tokens", "words", "volumes", "sequence first"]
+    "name", ["mlp", "gelu", "residual", "tokens", "words", "ratings", "volumes", "sequence first"]
 )
 def test_exact_gauss_newton_traces(name, make_risk, dense):
     risk = make_risk(*NETS[name], batch_size=3)
