@@ -27,6 +27,9 @@ COLUMNS = (
     *("column", "by", "group", "n", "spearman", "spearman_low", "spearman_high"),
     *("kendall", "kendall_low", "kendall_high", "message"),
 )
+_LETTERS = 26
+"""Most groups that are shown by a letter each."""
+
 _APART = "checkpoints with a letter in common have overlapping intervals: their order is uncertain"
 
 
@@ -106,24 +109,28 @@ def _pages(comparison: Comparison, digits: int) -> list[_Page]:
 
 def _ranking_page(field: Field, ranking: Ranking, digits: int) -> _Page:
     folder = common_folder([row.checkpoint for row in field.rows])
+    lettered = 0 < len(ranking.groups) <= _LETTERS
     lines = tuple(
         (
             _span(one),
             one.row.checkpoint[len(folder) :],
             format_error(one.row.value or 0.0, one.row.half_width, digits)
             + (" (not converged)" if one.row.status == "unconverged" else ""),
-            " ".join(map(letters, one.groups)),
+            *([" ".join(map(letters, one.groups))] if lettered else []),
         )
         for one in ranking.ranked
     )
     notes = [*field.notes, *(f"{name}: {reason}" for name, reason in field.left_out.items())]
     if any("±" in line[2] for line in lines):
         notes += legend(field.rows)
-    notes += [_APART] * bool(ranking.groups)
+    if lettered:
+        notes.append(_APART)
+    elif ranking.groups:
+        notes.append("ranks are ranges where intervals overlap; -f json tells which")
     where = f" in {folder}" if folder else ""
     return _Page(
         f"{field.name}{where}, smallest first",
-        ("rank", "checkpoint", "value", "overlap"),
+        ("rank", "checkpoint", "value", *["overlap"] * lettered),
         lines,
         tuple(notes),
     )
@@ -153,7 +160,7 @@ def _related_page(comparison: Comparison) -> _Page:
     notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, start=1)]
     notes.append(f"[low, high]: {percent} % interval by resampling checkpoints {RESAMPLES:,} times")
     by = [str(comparison.related[0].by)] if grouped else []
-    heads = ("measure", "column", *by, "n", "Spearman ρ", "Kendall τ-b")
+    heads = ("measure", "column", *by, "n", "Spearman", "Kendall")
     return _Page("rank correlation", heads, tuple(lines), tuple(notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from flatmeter.results.record import NETWORK, Row
 
 COMPLETE = "rows"
 """Beside the columns of a headline's line: how many rows its measurement has."""
+
+_NUMBERS = ("value", "stderr", "residual", "ci_low", "ci_high", "loss", "rounding", "revision")
 
 _Line = tuple[Row, "int | None"]
 
@@ -152,10 +155,23 @@ def _lines(content: bytes, path: Path) -> Iterator[_Line]:
     for number, text in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             columns = json.loads(text)
-            yield Row.from_dict(columns), columns.get(COMPLETE)
+            yield _checked(Row.from_dict(columns)), columns.get(COMPLETE)
         except (ValueError, TypeError, AttributeError) as error:
             raise OutputError(
                 f"this line is not a row of results: {error}",
                 where=f"{path}:{number}",
                 hint="remove the line, or choose another folder",
             ) from error
+
+
+def _checked(row: Row) -> Row:
+    """A row whose numbers are numbers: a file may have been changed by hand.
+
+    Raises:
+        ValueError: says what is none.
+    """
+    for name in _NUMBERS:
+        number = getattr(row, name)
+        if number is not None and not (isinstance(number, (int, float)) and math.isfinite(number)):
+            raise ValueError(f"{name} is {number!r}")
+    return row

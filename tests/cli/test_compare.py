@@ -60,6 +60,16 @@ def test_ranking_with_what_cannot_be_told_apart(flatmeter):
     )
 
 
+def test_many_that_overlap_have_ranges_and_no_letters(flatmeter, tmp_path):
+    with Store(tmp_path / "many") as store:
+        rows = [row(1, float(n), checkpoint=f"{n}.pt", key=f"many {n}") for n in range(40)]
+        store.copy([[replace(one, sha256=one.checkpoint)] for one in rows])
+    _, out, _ = flatmeter("compare", "many")
+    assert "overlap\n" not in out
+    assert "39–40  39.pt       39.0 ± 0.6\n" in out
+    assert "ranks are ranges where intervals overlap; -f json tells which\n" in out
+
+
 def test_correlation_with_a_csv_is_that_of_scipy(flatmeter):
     arguments = ("--with", "side.csv", "--column", "gap", "--by", "kind")
     found = document(flatmeter, *arguments)["correlations"]

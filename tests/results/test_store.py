@@ -134,8 +134,11 @@ def test_read_only_folder(tmp_path):
         Store(tmp_path / "out")
 
 
-def test_foreign_line_is_named(tmp_path):
-    (tmp_path / "results.jsonl").write_text('{"a": 1}\n')
+@pytest.mark.parametrize("line", ['{"a": 1}', "[]", "3", "nonsense", "number"])
+def test_foreign_line_is_named(tmp_path, line):
+    if line == "number":
+        line = json.dumps({**HEAD.to_dict(), "value": float("nan")})
+    (tmp_path / "results.jsonl").write_text(line + "\n")
     with pytest.raises(OutputError, match=r"results.jsonl:1"):
         Store(tmp_path)
 
