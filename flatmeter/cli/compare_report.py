@@ -14,7 +14,7 @@ from flatmeter.results.beside import Beside
 from flatmeter.results.comparable import fields
 from flatmeter.results.comparison import compare
 from flatmeter.results.comparison_text import FORMS, render
-from flatmeter.results.number import counted
+from flatmeter.results.number import counted, some
 from flatmeter.results.pivot import check_columns
 from flatmeter.results.record import NETWORK, Row
 from flatmeter.results.side_table import read_side_table
@@ -93,5 +93,4 @@ def _tell(beside: Beside, table: Path | None) -> None:
         (beside.missing, "not in the CSV, and left out of correlations"),
     ):
         if names:
-            some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            say(f"note: {table}: {counted(len(names), 'checkpoint')} {what}: {some}")
+            say(f"note: {table}: {counted(len(names), 'checkpoint')} {what}: {some(names)}")

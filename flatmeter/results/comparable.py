@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flatmeter.results.agreement import RELATIVE
+from flatmeter.results.number import some
 from flatmeter.results.record import Row
 
 _TELLING = ("definition", "bn_mode", "bn_batch", "dtype", "seed", "n_data")
@@ -80,6 +81,7 @@ def _settled(into: Field, rows: Sequence[Row]) -> Field:
     by_checkpoint: dict[str, list[Row]] = {}
     for row in rows:
         by_checkpoint.setdefault(row.checkpoint, []).append(row)
+    repeated: list[str] = []
     for checkpoint, own in by_checkpoint.items():
         values = [row for row in own if row.value is not None and row.quantity == into.quantity]
         if not values:
@@ -90,16 +92,17 @@ def _settled(into: Field, rows: Sequence[Row]) -> Field:
             )
         else:
             into.rows.append(min(values, key=_width))
-            if len(values) > 1:
-                into.notes.append(
-                    f"{checkpoint} was measured {len(values)} times, to different accuracy: the "
-                    "narrowest interval is taken"
-                )
+            repeated += [checkpoint] * (len(values) > 1)
+    if repeated:
+        into.notes.append(
+            f"measured more than once, to different accuracy, of which the narrowest interval is "
+            f"taken: {some(repeated)}"
+        )
     weights: dict[str, str] = {}
-    for row in into.rows:
-        twin = weights.setdefault(row.sha256, row.checkpoint)
-        if twin != row.checkpoint:
-            into.notes.append(f"{twin} and {row.checkpoint} have the same weights")
+    pairs = [(weights.setdefault(row.sha256, row.checkpoint), row.checkpoint) for row in into.rows]
+    twins = [f"{one} = {other}" for one, other in pairs if one != other]
+    if twins:
+        into.notes.append(f"equal weights under several names: {some(twins)}")
     if len({row.n_data for row in into.rows}) > 1:
         into.notes.append("not all checkpoints were measured on as many samples")
     return into

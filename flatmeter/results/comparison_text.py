@@ -14,7 +14,7 @@ from flatmeter.results.comparable import Field
 from flatmeter.results.comparison import Comparison, Related
 from flatmeter.results.correlation import RESAMPLES, Coefficient
 from flatmeter.results.markup import piped_table
-from flatmeter.results.number import format_error
+from flatmeter.results.number import format_error, some
 from flatmeter.results.pivot import common_folder, legend
 from flatmeter.results.ranking import Ranked, Ranking
 from flatmeter.results.record import SCHEMA_VERSION
@@ -120,7 +120,11 @@ def _ranking_page(field: Field, ranking: Ranking, digits: int) -> _Page:
         )
         for one in ranking.ranked
     )
-    notes = [*field.notes, *(f"{name}: {reason}" for name, reason in field.left_out.items())]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in field.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    left_out = [f"left out: {some(names)}: {reason}" for reason, names in reasons.items()]
+    notes = [*field.notes, *left_out]
     if any("±" in line[2] for line in lines):
         notes += legend(field.rows)
     if lettered:

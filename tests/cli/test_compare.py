@@ -70,6 +70,16 @@ def test_many_that_overlap_have_ranges_and_no_letters(flatmeter, tmp_path):
     assert "ranks are ranges where intervals overlap; -f json tells which\n" in out
 
 
+def test_what_has_no_value_is_named_with_its_reason(flatmeter, tmp_path):
+    with Store(tmp_path / "lost") as store:
+        for name in ("a.pt", "b.pt"):
+            lost = replace(row(1, 0.0), value=None, status="n/a", message="no meaning here")
+            store.append([replace(lost, checkpoint=name, sha256=name, key=name)])
+    code, out, _ = flatmeter("compare", "out", "lost")
+    assert code == 0
+    assert "left out: a.pt, b.pt: no meaning here\n" in out
+
+
 def test_correlation_with_a_csv_is_that_of_scipy(flatmeter):
     arguments = ("--with", "side.csv", "--column", "gap", "--by", "kind")
     found = document(flatmeter, *arguments)["correlations"]

@@ -34,7 +34,8 @@ def test_the_most_accurate_of_one_thing_is_taken_and_told():
     (found,) = fields([[A], [B], [better]])
     assert [r.value for r in found.rows] == [2.1, 5.0]
     assert found.notes == [
-        "a.pt was measured 2 times, to different accuracy: the narrowest interval is taken"
+        "measured more than once, to different accuracy, of which the narrowest interval is "
+        "taken: a.pt"
     ]
 
 
@@ -66,6 +67,6 @@ def test_no_value_has_a_reason():
 def test_equal_weights_and_unequal_data_are_told():
     (found,) = fields([[A], [replace(B, sha256="s1", n_data=4)]])
     assert found.notes == [
-        "a.pt and b.pt have the same weights",
+        "equal weights under several names: a.pt = b.pt",
         "not all checkpoints were measured on as many samples",
     ]

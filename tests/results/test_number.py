@@ -1,6 +1,6 @@
 import pytest
 
-from flatmeter.results.number import counted, format_error, format_number
+from flatmeter.results.number import counted, format_error, format_number, some
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,8 @@ def test_digits_follow_the_error(value, half_width, text):
 
 def test_counts_with_their_noun():
     assert [counted(n, "row") for n in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
+
+
+def test_the_first_names():
+    assert some(["a", "b"]) == "a, b"
+    assert some(list("abcde")) == "a, b, c and 2 more"
