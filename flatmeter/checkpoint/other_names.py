@@ -29,6 +29,13 @@ _RULES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
 )
+#: A text that some name must hold for a rule to change anything, told far sooner than by the rule.
+_MARKS = {
+    note: marks
+    for (note, _), marks in zip(
+        _RULES, (("denselayer", ".mlp.linear_"), ("_g", "_v"), ("parametrizations.",)), strict=True
+    )
+}
 
 
 def other_names(names: Collection[str]) -> Iterator[tuple[dict[str, str], str]]:
@@ -42,6 +49,8 @@ def other_names(names: Collection[str]) -> Iterator[tuple[dict[str, str], str]]:
         two names one, are left out.
     """
     for note, rules in _RULES:
+        if not any(mark in name for name in names for mark in _MARKS[note]):
+            continue
         renamed: dict[str, str] = {}
         for name in names:
             other = name

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 #: A bound on time; a pickle of tensors has a few dozen opcodes for each.
-_MAX_OPCODES = 500_000
+_MAX_OPCODES = 200_000
 
 #: What torch.save writes of tensors and plain containers.
 _ORDINARY = re.compile(

@@ -47,6 +47,10 @@ def read(path: str | Path, *, key: str | None = None, ema: bool = False) -> Chec
     try:
         return _read(path, key, ema)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CheckpointRefused(
+                "this is a link that leads to itself", where=str(path)
+            ) from error
         raise _unreadable(path, error) from error
 
 

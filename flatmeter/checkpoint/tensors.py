@@ -17,6 +17,9 @@ _ORDINARY = frozenset(
         torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
     }
 )  # fmt: skip
+#: Names are compared and cut part by part; no network has them as long.
+_LONGEST = 1_000
+_MOST_DIMS = 64
 
 
 def plain_tensors(
@@ -41,7 +44,11 @@ def plain_tensors(
             continue
         fault = _fault(entry, size)
         if fault:
-            raise CheckpointRefused(f"{name} {fault}", where=where)
+            raise CheckpointRefused(f"{name[:_LONGEST]} {fault}", where=where)
+        if len(name) > _LONGEST:
+            raise CheckpointRefused(
+                f"a tensor's name has {len(name):,} characters: {name[:50]}…", where=where
+            )
         tensors[name] = entry.detach()
     notes = (f"left out, as no tensors: {_listed(dropped)}",) if dropped else ()
     return tensors, notes
@@ -57,6 +64,8 @@ def _fault(tensor: Tensor, size: int) -> str | None:
         return f"is sparse ({tensor.layout}); save it dense"
     if tensor.device.type == "meta":
         return "holds no values (it lies on the meta device)"
+    if tensor.dim() > _MOST_DIMS:
+        return f"has {tensor.dim():,} dimensions"
     if tensor.numel() * tensor.element_size() > size:
         return f"claims the shape {list(tensor.shape)}, more than the file holds"
     return None

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from flatmeter.checkpoint.attributes import check_attributes
 from flatmeter.checkpoint.content import Content
 from flatmeter.checkpoint.formats import Format
+from flatmeter.checkpoint.pickle_cost import TooCostly, check_cost
 from flatmeter.checkpoint.pickle_names import PickleNames, pickle_names
 from flatmeter.checkpoint.refusals import refuse_damaged, refuse_pickled
-from flatmeter.checkpoint.zip_directory import BrokenZip, check_members, read_member
+from flatmeter.checkpoint.zip_directory import UNREADABLE, BrokenZip, check_members, read_member
+from flatmeter.errors import CheckpointRefused
 
 #: Admitted besides tensors and containers: a bag of values, in which training scripts keep flags.
 INERT: list[Any] = [argparse.Namespace]
@@ -32,13 +36,18 @@ def read_torch_zip(path: Path) -> Content:
     """
     try:
         check_members(path)
-    except BrokenZip as error:
+        with zipfile.ZipFile(path) as archive, archive.open(_pickle_in(archive)) as stream:
+            _check_cost(path, stream, 1)
+    except (BrokenZip, *UNREADABLE) as error:
         raise refuse_damaged(path, error) from error
     return _load(path, lambda: _zip_names(path))
 
 
 def read_torch_legacy(path: Path) -> Content:
     """The object in a file of ``torch.save`` before version 1.6; raises likewise."""
+    with path.open("rb") as stream:
+        # After its object stands the list of its storages.
+        _check_cost(path, stream, _LEGACY_PREAMBLE + 2)
     return _load(path, lambda: _stream_names(path, _LEGACY_PREAMBLE))
 
 
@@ -65,6 +74,25 @@ def _stream_names(path: Path, skip: int) -> PickleNames:
         return pickle_names(file.read(_SCANNED), skip=skip)
 
 
+def _pickle_in(archive: zipfile.ZipFile) -> str:
+    """The member that torch reads: the one in the folder of the first member."""
+    return archive.namelist()[0].partition("/")[0] + "/data.pkl"
+
+
+def _check_cost(path: Path, stream: IO[bytes], pickles: int) -> None:
+    try:
+        check_cost(stream, path.stat().st_size, pickles=pickles)
+    except TooCostly as error:
+        raise CheckpointRefused(
+            "its pickle would unfold to far more than the file holds",
+            where=str(path),
+            hint="where you trust it, load it and torch.save(model.state_dict(), 'weights.pt')",
+        ) from error
+    except Exception:
+        # What is wrong with it, reading says, and as far as here it costs little.
+        return
+
+
 def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:
     try:
         with warnings.catch_warnings():
@@ -73,6 +101,7 @@ def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:
             # memory, where a forged storage size would be believed.
             with path.open("rb") as file, torch.serialization.safe_globals(INERT):
                 value = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+            check_attributes(value)
             return Content(value)
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError):

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
+import zlib
+from lzma import LZMAError
 from pathlib import Path
 
 from flatmeter.errors import CheckpointRefused
 
-MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 100_000
 _END = b"PK\x05\x06"
 _END_64 = b"PK\x06\x06"
+_LOCATOR = b"PK\x06\x07"
 _LONGEST_END = 22 + 65535 + 20 + 56
+
+
+#: What Python's reader makes of a damaged, encrypted or oddly compressed member.
+UNREADABLE = (
+    OSError, ValueError, KeyError, RuntimeError, EOFError,
+    zlib.error, LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class BrokenZip(Exception):
@@ -46,6 +57,10 @@ def check_members(path: Path) -> None:
         )
     seen: set[str] = set()
     for info in members:
+        if info.filename.startswith("/") or ".." in re.split(r"[/\\]", info.filename):
+            raise CheckpointRefused(
+                f"a member's name leads out of the file: {info.filename[:80]!r}", where=str(path)
+            )
         if info.filename in seen:
             raise CheckpointRefused(f"it holds {info.filename!r} twice", where=str(path))
         seen.add(info.filename)
@@ -58,30 +73,41 @@ def read_member(path: Path, ending: str, limit: int) -> bytes:
             name = next(n for n in archive.namelist() if n.endswith(ending))
             with archive.open(name) as member:
                 return member.read(limit)
-    except (OSError, StopIteration, ValueError, NotImplementedError, zipfile.BadZipFile):
+    except (StopIteration, *UNREADABLE):
         return b""
 
 
 def _members(path: Path) -> list[zipfile.ZipInfo]:
-    _check_count(path)
+    place = _directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.start_dir != place:
+                raise BrokenZip("its directory is not where its end says")
             return archive.infolist()
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise BrokenZip(str(error)) from error
 
 
-def _check_count(path: Path) -> None:
-    """The number of entries, read from the end of the file before the directory is."""
+def _directory(path: Path) -> int:
+    """Where the end of the file says that its directory begins.
+
+    Python looks for the directory right before the end, torch where the end says: a file in which
+    these are two could show one of them what the other does not read.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LONGEST_END))
+        file.seek(max(0, size - _LONGEST_END))
         tail = file.read()
     end = tail.rfind(_END)
     if end < 0 or len(tail) < end + 22:
         raise BrokenZip("it has no directory")
-    count = struct.unpack_from("<H", tail, end + 10)[0]
-    end_64 = tail.rfind(_END_64, 0, end)
-    if end_64 >= 0 and end >= end_64 + 56:
-        count = max(count, struct.unpack_from("<Q", tail, end_64 + 32)[0])
+    count, _, place = struct.unpack_from("<HLL", tail, end + 10)
+    if tail[max(0, end - 20) : end].startswith(_LOCATOR):
+        end_64 = end - 76
+        said = struct.unpack_from("<Q", tail, end - 12)[0]
+        if tail[max(0, end_64) : end].find(_END_64) != 0 or said != size - len(tail) + end_64:
+            raise BrokenZip("its directory is not where its end says")
+        count, _, place = struct.unpack_from("<QQQ", tail, end_64 + 32)
     if count > MAX_ENTRIES:
         raise BrokenZip(f"it claims {count:,} entries")
+    return int(place)

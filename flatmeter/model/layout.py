@@ -74,6 +74,7 @@ class Layout:
     def compare(self, found: Mapping[str, Shape]) -> Difference:
         """How names and shapes, as they stand in a file, differ from these."""
         names = compared(found)
+        others = names - self.names
         read: dict[str, int] = {}
         misshaped = []
         for name, wanted in self.shapes.items():
@@ -82,7 +83,7 @@ class Layout:
         return Difference(
             layout=self,
             missing=tuple(name for name in self.shapes if name not in names),
-            unexpected=tuple(name for name in found if name in names - self.names),
+            unexpected=tuple(name for name in found if name in others),
             misshaped=tuple(misshaped),
             args={**self.args, **{k: v for k, v in read.items() if self.defaults.get(k) != v}},
         )
