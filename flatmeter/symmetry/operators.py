@@ -32,7 +32,7 @@ SHAPE = _names(
 CASTS = _names("to _to_copy type_as float double half bfloat16")
 """Change the type of numbers."""
 
-POINTWISE = _names("abs relu leaky_relu neg prelu tril triu")
+POINTWISE = _names("abs relu leaky_relu neg prelu tril triu zero")
 """Homogeneous of degree one, number by number."""
 
 POOLING = _names(
