@@ -129,4 +129,4 @@ def test_every_setting_column_and_exit_code_is_documented():
 def test_the_readme_says_the_two_commands():
     text = README.read_text(encoding="utf-8")
     assert "pip install . && flatmeter demo" in text
-    assert "pip install -c constraints.txt '.[test]' && pytest" in text
+    assert "pip install -c constraints.txt '.[test]' && pytest -n auto" in text

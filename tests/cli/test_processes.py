@@ -190,10 +190,20 @@ def test_completion_asks_no_torch():
     assert done.stdout.split() == ["plain,minimum_sharpness", "False"], done.stderr
 
 
+def catches(child, number):
+    """The process has a handler of its own for a signal."""
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_stopped_while_it_starts(process, checkpoint, toys):
     """Importing PyTorch takes seconds; a job that is stopped meanwhile must be requeued too."""
     child = process("measure", checkpoint, "-M", f"{toys}:Norm")
-    time.sleep(0.6)
+    while not catches(child, signal.SIGTERM):
+        assert child.poll() is None
+        time.sleep(0.01)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 75
