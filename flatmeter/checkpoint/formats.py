@@ -48,6 +48,9 @@ WRITERS: Mapping[Format, str] = MappingProxyType(
         Format.TORCH_ZIP: "what torch.save writes",
         Format.TORCH_LEGACY: "what torch.save wrote before PyTorch 1.6",
         Format.SAFETENSORS: "what safetensors.torch.save_file writes",
+        Format.TORCH_EXPORT: "the weights in what torch.export.save writes",
+        Format.HUGGING_FACE: "what save_pretrained writes",
+        Format.DISTRIBUTED: "the tensors in what torch.distributed.checkpoint.save writes",
     }
 )
 
@@ -61,9 +64,6 @@ CONVERSIONS: Mapping[Format, str] = MappingProxyType(
         Format.TORCH_TAR: f"load it with a PyTorch of its time and {_SAVE}",
         Format.TORCHSCRIPT: "it holds a program; where you trust it, re-save the weights alone:\n"
         f"  model = torch.jit.load('FILE')\n  {_SAVE}",
-        Format.TORCH_EXPORT: "it holds a program; where you trust it, re-save the weights alone:\n"
-        "  program = torch.export.load('FILE')\n"
-        "  torch.save(dict(program.state_dict), 'weights.pt')",
         Format.PICKLE: f"reading a pickle runs code; where you trust it, load it and {_SAVE}",
         Format.NUMPY: "data belong after --data; weights named as in the network are converted by\n"
         "  torch.save({k: torch.from_numpy(v) for k, v in numpy.load('FILE').items()}, "
@@ -72,9 +72,6 @@ CONVERSIONS: Mapping[Format, str] = MappingProxyType(
         Format.KERAS: _REBUILD,
         Format.GGUF: "its weights are quantised: measure the checkpoint that it was made from",
         Format.ONNX: "it holds a program: measure the checkpoint that it was exported from",
-        Format.HUGGING_FACE: "name the file of weights in it, such as FOLDER/model.safetensors",
-        Format.DISTRIBUTED: "gather it into one file:\n"
-        "  python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pt",
         Format.DEEPSPEED: "gather its parts into one file: python zero_to_fp32.py FOLDER OUTPUT",
         Format.ADAPTER: "it holds changes to other weights: merge_and_unload(), then save those",
     }

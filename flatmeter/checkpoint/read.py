@@ -10,8 +10,11 @@ from types import MappingProxyType
 
 from flatmeter.checkpoint.checkpoint import Checkpoint
 from flatmeter.checkpoint.content import Content
-from flatmeter.checkpoint.fingerprint import sha256
+from flatmeter.checkpoint.distributed_folder import read_distributed
+from flatmeter.checkpoint.export_file import read_torch_export
+from flatmeter.checkpoint.fingerprint import files_of, sha256
 from flatmeter.checkpoint.formats import Format
+from flatmeter.checkpoint.hugging_face_folder import read_hugging_face
 from flatmeter.checkpoint.recognise import recognise
 from flatmeter.checkpoint.refusals import refuse_format, refuse_unknown
 from flatmeter.checkpoint.safetensors_file import read_safetensors
@@ -26,6 +29,9 @@ READERS: Mapping[Format, Callable[[Path], Content]] = MappingProxyType(
         Format.TORCH_ZIP: read_torch_zip,
         Format.TORCH_LEGACY: read_torch_legacy,
         Format.SAFETENSORS: read_safetensors,
+        Format.TORCH_EXPORT: read_torch_export,
+        Format.HUGGING_FACE: read_hugging_face,
+        Format.DISTRIBUTED: read_distributed,
     }
 )
 
@@ -71,11 +77,10 @@ def readable_format(path: Path) -> Format:
 
 def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
     found = readable_format(path)
-    before = path.stat()
+    before = _state(path)
     digest = sha256(path)
     content = READERS[found](path)
-    after = path.stat()
-    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+    if before != _state(path):
         raise CheckpointRefused(
             "the file changed while it was read", where=str(path), hint="wait until it is written"
         )
@@ -83,7 +88,8 @@ def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
         key = averaged(content.value, str(path))
     weights = unwrap(content.value, key, str(path))
     taken = (f"averaged weights taken from {weights.key!r}",) if ema else ()
-    tensors, dropped = plain_tensors(weights.value, after.st_size, str(path))
+    size = sum(file_size for _, _, file_size in before)
+    tensors, dropped = plain_tensors(weights.value, size, str(path))
     return Checkpoint(
         path=path,
         format=found.value,
@@ -93,6 +99,12 @@ def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
         key=weights.key,
         notes=(*taken, *weights.notes, *dropped),
     )
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """What tells that a file was changed, and its size in bytes; of every file of a folder."""
+    found = [(file.name, file.stat()) for file in files_of(path)]
+    return [(name, state.st_mtime_ns, state.st_size) for name, state in found]
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:

@@ -106,8 +106,8 @@ def _folder(path: Path) -> Format | None:
 
 def _is_hugging_face(path: Path, names: set[str]) -> bool:
     """A configuration that says what kind of model it is, beside files of weights."""
-    stems = ("model", "pytorch_model")
-    weights = any(n.startswith(stems) and n.endswith((".safetensors", ".bin")) for n in names)
+    stems, endings = ("model", "pytorch_model"), (".safetensors", ".bin", ".index.json")
+    weights = any(name.startswith(stems) and name.endswith(endings) for name in names)
     if "config.json" not in names or not weights:
         return False
     try:

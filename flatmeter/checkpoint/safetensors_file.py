@@ -13,6 +13,9 @@ from flatmeter.checkpoint.content import Content
 from flatmeter.checkpoint.refusals import refuse_damaged
 from flatmeter.errors import CheckpointRefused
 
+#: A tensor takes about a hundred bytes of it.
+_MAX_HEADER = 1 << 24
+
 
 def read_safetensors(path: Path) -> Content:
     """Every tensor of a file, by name, and its ``__metadata__``.
@@ -40,13 +43,16 @@ def _check_header(path: Path) -> None:
                 where=str(path),
                 hint="fetch it again",
             )
+        if length > _MAX_HEADER:
+            raise CheckpointRefused(f"its header takes {length:,} bytes", where=str(path))
         try:
-            json.loads(file.read(length), object_pairs_hook=_once)
+            json.loads(file.read(length), object_pairs_hook=once)
         except (ValueError, RecursionError) as error:
             raise refuse_damaged(path, error) from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose names must differ; Python's reader keeps the last of two."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in the header")

@@ -18,7 +18,13 @@ from flatmeter.checkpoint.formats import Format
 from flatmeter.checkpoint.pickle_cost import TooCostly, check_cost
 from flatmeter.checkpoint.pickle_names import PickleNames, pickle_names
 from flatmeter.checkpoint.refusals import refuse_damaged, refuse_pickled
-from flatmeter.checkpoint.zip_directory import UNREADABLE, BrokenZip, check_members, read_member
+from flatmeter.checkpoint.zip_directory import (
+    UNREADABLE,
+    BrokenZip,
+    check_members,
+    opened,
+    read_member,
+)
 from flatmeter.errors import CheckpointRefused
 
 #: Admitted besides tensors and containers: a bag of values, in which training scripts keep flags.
@@ -28,19 +34,28 @@ _SCANNED = 1 << 24
 _LEGACY_PREAMBLE = 3
 
 
-def read_torch_zip(path: Path) -> Content:
+def read_torch_zip(path: Path, content: bytes | None = None) -> Content:
     """The object in a zip of ``torch.save``.
+
+    Args:
+        path: of the file.
+        content: the part of it that is the zip, where that is not all of it.
 
     Raises:
         CheckpointRefused: it is damaged, names code, or claims more than it holds.
     """
+    source = path if content is None else content
     try:
-        check_members(path)
-        with zipfile.ZipFile(path) as archive, archive.open(_pickle_in(archive)) as stream:
+        check_members(source, path)
+        with (
+            opened(source) as file,
+            zipfile.ZipFile(file) as archive,
+            archive.open(_pickle_in(archive)) as stream,
+        ):
             _check_cost(path, stream, 1)
     except (BrokenZip, *UNREADABLE) as error:
         raise refuse_damaged(path, error) from error
-    return _load(path, lambda: _zip_names(path))
+    return _load(path, source, lambda: _zip_names(path))
 
 
 def read_torch_legacy(path: Path) -> Content:
@@ -48,7 +63,7 @@ def read_torch_legacy(path: Path) -> Content:
     with path.open("rb") as stream:
         # After its object stands the list of its storages.
         _check_cost(path, stream, _LEGACY_PREAMBLE + 2)
-    return _load(path, lambda: _stream_names(path, _LEGACY_PREAMBLE))
+    return _load(path, path, lambda: _stream_names(path, _LEGACY_PREAMBLE))
 
 
 def pickled_names(path: Path, found: Format) -> PickleNames | None:
@@ -93,13 +108,16 @@ def _check_cost(path: Path, stream: IO[bytes], pickles: int) -> None:
         return
 
 
-def _load(path: Path, scan: Callable[[], PickleNames]) -> Content:
+def _load(path: Path, source: Path | bytes, scan: Callable[[], PickleNames]) -> Content:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # An open file, since of a path torch looks at the name's ending; and not mapped into
             # memory, where a forged storage size would be believed.
-            with path.open("rb") as file, torch.serialization.safe_globals(INERT):
+            with (
+                opened(source) as file,
+                torch.serialization.safe_globals(INERT),
+            ):
                 value = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
             check_attributes(value)
             return Content(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zipfile
 import zlib
 from lzma import LZMAError
 from pathlib import Path
+from typing import IO
 
 from flatmeter.errors import CheckpointRefused
 
@@ -29,6 +31,11 @@ class BrokenZip(Exception):
     """The directory at the end of the file is missing or contradicts the file."""
 
 
+def opened(source: Path | bytes) -> IO[bytes]:
+    """A file, or what was read of one, as a stream."""
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+
+
 def member_names(path: Path) -> tuple[str, ...]:
     """Names of the members.
 
@@ -38,13 +45,17 @@ def member_names(path: Path) -> tuple[str, ...]:
     return tuple(info.filename for info in _members(path))
 
 
-def check_members(path: Path) -> None:
+def check_members(source: Path | bytes, path: Path) -> None:
     """Refuse members that would unpack to more than the file holds, and names given twice.
+
+    Args:
+        source: the file, or the part of it that is a zip.
+        path: of the file, for messages.
 
     Raises:
         CheckpointRefused: such a member is there.
     """
-    members, size = _members(path), path.stat().st_size
+    members, size = _members(source), _size(source)
     # torch.save does not compress, so that honest members fit into the file together.
     claimed = sum(info.file_size for info in members)
     if claimed > size:
@@ -77,10 +88,14 @@ def read_member(path: Path, ending: str, limit: int) -> bytes:
         return b""
 
 
-def _members(path: Path) -> list[zipfile.ZipInfo]:
-    place = _directory(path)
+def _size(source: Path | bytes) -> int:
+    return source.stat().st_size if isinstance(source, Path) else len(source)
+
+
+def _members(source: Path | bytes) -> list[zipfile.ZipInfo]:
+    place = _directory(source)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(source) as file, zipfile.ZipFile(file) as archive:
             if archive.start_dir != place:
                 raise BrokenZip("its directory is not where its end says")
             return archive.infolist()
@@ -88,14 +103,14 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
         raise BrokenZip(str(error)) from error
 
 
-def _directory(path: Path) -> int:
+def _directory(source: Path | bytes) -> int:
     """Where the end of the file says that its directory begins.
 
     Python looks for the directory right before the end, torch where the end says: a file in which
     these are two could show one of them what the other does not read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    size = _size(source)
+    with opened(source) as file:
         file.seek(max(0, size - _LONGEST_END))
         tail = file.read()
     end = tail.rfind(_END)

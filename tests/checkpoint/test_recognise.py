@@ -45,9 +45,11 @@ def torch_tar(path):
 
 
 def torch_export(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("archive_format", "models/model.json", "data/weights/weight_0", "version"):
-            archive.writestr(f"net/{name}", "pt2")
+    net = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(net.weight)
+    stream = io.BytesIO()
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 2),)), stream)
+    path.write_bytes(stream.getvalue())
 
 
 def bare_pickle(path):
@@ -142,7 +144,7 @@ def test_folders(tmp_path, names, expected):
     assert recognise(tmp_path / "f") is expected
     with pytest.raises(CheckpointRefused) as caught:
         read(tmp_path / "f")
-    if expected:
+    if expected in CONVERSIONS:
         assert expected.value in str(caught.value)
 
 

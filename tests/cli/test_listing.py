@@ -26,6 +26,9 @@ def test_formats_say_what_is_read_and_what_to_do_else(flatmeter):
         "torch zip",
         "torch legacy",
         "safetensors",
+        "torch.export",
+        "Hugging Face folder",
+        "distributed checkpoint",
     ]
     assert "damaged" not in "".join(lines)
     for line, advice in pairwise(lines):
