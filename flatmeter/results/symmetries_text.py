@@ -66,7 +66,7 @@ def _summary(found: Symmetries, width: int) -> list[str]:
         "verified": f"outputs change by {_changes(found)}, relatively, under random elements"
         if found.dim
         else "",
-        "channels": f"{found.channel_dim:,} independent scales; "
+        "channels": f"{_many(found.channel_dim, 'independent scale', 'independent scales')}; "
         f"{_many(len(found.blocks), 'scale-invariant block', 'scale-invariant blocks')}",
         "no rule for": ", ".join(f"{n} × {name}" for name, n in group.unknown_operators.items()),
         "inputs": f"{_inputs(found)} of shape {list(found.inputs.shape[1:])}",

@@ -23,6 +23,8 @@ Kind = Literal[
 ]
 
 _SOFTMAX = frozenset({"softmax", "_softmax", "_safe_softmax"})
+#: What numbers are seen by when they leave for Python or NumPy.
+_LEAVING = frozenset({"isnan", "item", "_local_scalar_dense"})
 _PRODUCTS = known.PRODUCTS | known.SUMMED_PRODUCTS
 #: What scores of attention pass on their way to softmax, and weights of attention after it.
 _ON_THE_WAY = (
@@ -147,8 +149,9 @@ class Kinds:
 
     @cached_property
     def _seen(self) -> frozenset[Node]:
-        """The nodes that outputs depend on."""
-        seen, todo = set(self.graph.outputs), list(self.graph.outputs)
+        """The nodes that outputs depend on, also by way of numbers that leave the graph."""
+        left = [call.node for call in self.graph.calls if call.name in _LEAVING]
+        seen, todo = {*self.graph.outputs, *left}, [*self.graph.outputs, *left]
         written: dict[Node, list[Node]] = defaultdict(list)
         for call in self.graph.calls:
             for node in call.mutated:

@@ -94,3 +94,19 @@ def test_a_weight_divided_by_its_own_norm():
     nn.utils.parametrizations.spectral_norm(net[0])
     kinds = kinds_of(net, torch.randn(2, 4).double())
     assert set(kinds.values()) <= {"scale-invariant"}
+
+
+class ThroughNumpy(nn.Module):
+    """Two layers whose outputs leave the graph and come back as other numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5, bias=False), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return torch.from_numpy(self.b(F.relu(self.a(x))).detach().numpy())
+
+
+def test_what_is_seen_only_through_numpy_is_used():
+    kinds = kinds_of(ThroughNumpy(), torch.randn(2, 4).double())
+    assert kinds == {"a.weight up; b.weight down": "between layers"}
