@@ -218,10 +218,30 @@ def _footnotes(
         whose = f" ({', '.join(own)})" if len(own) < total else ""
         found.append(f"[{number}] {note}{whose}")
     shown = [(name, _find(own, name)) for own in _by_checkpoint(rows).values() for name in names]
+    found += _untold(rows, [row for _, row in shown if row])
     said = {(name, row.why) for name, row in shown if row and row.why in _NOTEWORTHY}
     found += [f"{name}: {why}" for name, why in sorted(said)]
     sampled = any(row and row.stderr_data for _, row in shown)
     return found + ["a sample of the data was measured: -v tells what that may change"] * sampled
+
+
+def _untold(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
+    """What did not converge of that which is not shown, and ends the run with another code."""
+    known = {id(row) for row in shown}
+    lost: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        if row.status == "unconverged" and id(row) not in known:
+            lost.setdefault((row.measure, row.why), {})[row.quantity] = None
+    return [
+        f"{measure}: {_few(list(own))} did not converge: {why}"
+        for (measure, why), own in lost.items()
+    ]
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def legend(rows: Sequence[Row]) -> list[str]:

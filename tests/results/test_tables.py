@@ -86,6 +86,18 @@ def test_reasons_are_footnotes():
     assert "± is half the 95 % interval" in text
 
 
+def test_what_did_not_converge_is_named_though_it_is_not_shown():
+    lost = {"status": "unconverged", "why": "the budget ran out"}
+    rows = [_row("a.pt", "ends", quantity="upper")]
+    rows += [_row("a.pt", "ends", quantity=name, **lost) for name in ("lower", "lower_2")]
+    text = render_text(pivot(rows), width=80)
+    assert "ends: lower, lower_2 did not converge: the budget ran out" in text
+    several = [_row("a.pt", "ends", quantity=f"v{i}", **lost) for i in range(9)]
+    text = render_text(pivot(rows[:1] + several), width=80)
+    assert "ends: v0, v1, v2 and 6 more did not converge: the budget ran out" in text
+    assert "did not converge" not in render_text(pivot(rows[:1]), width=80)
+
+
 def test_quantities_and_fields_as_columns():
     grid = pivot(ROWS, columns=["spheres.raw", "seconds"])
     assert [c.name for c in grid.columns] == ["spheres.raw", "seconds"]
