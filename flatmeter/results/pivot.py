@@ -96,7 +96,7 @@ def pivot(
         cells = tuple(_cell(own, name, digits, short, marks, notes) for name in names)
         lines.append((short, cells))
     heads = tuple(Column(name, _heading(network, name)) for name in names)
-    footnotes = _footnotes(marks, network, names, len(lines))
+    footnotes = _footnotes(marks, network, names, len(lines), digits)
     if len(by_checkpoint) > len({row.checkpoint for row in rows}):
         footnotes.append(NOTE)
     if any("±" in cell for _, cells in lines for cell in cells):
@@ -210,7 +210,11 @@ def _of_sample(row: Row) -> str:
 
 
 def _footnotes(
-    marks: dict[str, list[str]], rows: Sequence[Row], names: Sequence[str], total: int
+    marks: dict[str, list[str]],
+    rows: Sequence[Row],
+    names: Sequence[str],
+    total: int,
+    digits: int,
 ) -> list[str]:
     found = []
     for number, (note, checkpoints) in enumerate(marks.items(), start=1):
@@ -221,8 +225,23 @@ def _footnotes(
     found += _untold(rows, [row for _, row in shown if row])
     said = {(name, row.why) for name, row in shown if row and row.why in _NOTEWORTHY}
     found += [f"{name}: {why}" for name, why in sorted(said)]
+    found += _coarse([row for _, row in shown if row and row.value is not None], digits)
     sampled = any(row and row.stderr_data for _, row in shown)
     return found + ["a sample of the data was measured: -v tells what that may change"] * sampled
+
+
+def _coarse(shown: Sequence[Row], digits: int) -> list[str]:
+    """By how much the arithmetic was off, where that is more than the last digit of a value."""
+    off: dict[str, float] = {}
+    for row in shown:
+        dtype, error = row.dtype or "this dtype", row.rounding or 0.0
+        if error > 10.0**-digits:
+            off[dtype] = max(off.get(dtype, 0.0), error)
+    return [
+        f"computed in {dtype}: curvature products were off by up to {100 * error:.2g} %, and exact "
+        "values may be by as much"
+        for dtype, error in off.items()
+    ]
 
 
 def _untold(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:

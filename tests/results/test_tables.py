@@ -98,6 +98,14 @@ def test_what_did_not_converge_is_named_though_it_is_not_shown():
     assert "did not converge" not in render_text(pivot(rows[:1]), width=80)
 
 
+def test_rounding_that_shows_is_told():
+    rows = [_row("a.pt", dtype="bfloat16", rounding=0.0298), _row("b.pt", rounding=6e-6)]
+    said = "computed in bfloat16: curvature products were off by up to 3 %"
+    assert said in render_text(pivot(rows), width=80)
+    assert "computed in" not in render_text(pivot(rows[1:]), width=80)
+    assert "off by up to 0.0006 %" in render_text(pivot(rows[1:], digits=6), width=80)
+
+
 def test_quantities_and_fields_as_columns():
     grid = pivot(ROWS, columns=["spheres.raw", "seconds"])
     assert [c.name for c in grid.columns] == ["spheres.raw", "seconds"]
