@@ -107,7 +107,8 @@ def _quantities(summary: Summary, threshold: float) -> dict[str, Estimate]:
         "frobenius_norm": summary.frobenius(),
         "effective_rank": summary.effective_rank(),
         "negative_share": summary.share_below(-beyond),
-        "positive_share": summary.share_above(beyond),
+        # Strictly above: of a Hessian that is zero no eigenvalue is positive.
+        "positive_share": summary.share_above(float(np.nextafter(beyond, np.inf))),
     }
 
 

@@ -80,6 +80,14 @@ def test_cost_budget_and_options(risk_of) -> None:
     assert wide["positive_share"].value < 0.1
 
 
+def test_no_eigenvalue_of_nothing_is_positive(make_risk) -> None:
+    net = nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(3)))
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    found = measured(make_risk(net, torch.ones(4, 3), torch.ones(4, 3), "mse")).quantities
+    assert {name: e.value for name, e in found.items()} == dict.fromkeys(found, 0.0)
+
+
 def test_all_leaves_it_out_and_its_name_brings_it() -> None:
     assert "hessian_density" not in {m.name for m in choose("all")}
     assert [m.name for m in choose("hessian_density")] == ["hessian_density"]
