@@ -5,7 +5,12 @@ Nothing here imports torch; any room may raise these.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
+
+#: Control characters but for line feeds, and marks that turn the direction of writing.
+_UNPRINTED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SENTENCE = 400
 
 
 class ExitCode(IntEnum):
@@ -57,13 +62,22 @@ class DataError(FlatmeterError):
     exit_code = ExitCode.USAGE
 
 
-class CheckpointRefused(FlatmeterError):
+class _OfAFile(FlatmeterError):
+    """A failure that may quote a file, which may hold what moves a terminal's cursor."""
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        said = message if len(message) <= _SENTENCE else f"{message[: _SENTENCE - 1]}…"
+        quoted = None if hint is None else _UNPRINTED.sub("?", hint)
+        super().__init__(_UNPRINTED.sub("?", said).replace("\n", "?"), where=where, hint=quoted)
+
+
+class CheckpointRefused(_OfAFile):
     """A file that is unsafe, broken or of no recognised format."""
 
     exit_code = ExitCode.REFUSED
 
 
-class ArchitectureMismatch(FlatmeterError):
+class ArchitectureMismatch(_OfAFile):
     """Weights that do not fit the network they were to be loaded into."""
 
     exit_code = ExitCode.MISMATCH

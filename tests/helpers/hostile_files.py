@@ -69,6 +69,9 @@ def payloads(marker: Path) -> dict[str, bytes]:
         "persistent": b"\x80\x02(Vmodule\n" + system + text + text + b"tQ.",
         "persistent-storage": b"\x80\x02(Vstorage\n" + system + b"V0\nVcpu\nK\x01tQ.",
         "runpy": b"crunpy\n_run_code\n(V" + evaluated.encode() + b"\n}tR.",
+        "control-characters": b"\x80\x04\x8c\x02os\x8c\x11system\n\x1b[2J\x1b]0;a\x07"
+        + b"\x93" + one + b"R.",
+        "long-name": b"\x80\x04\x8c\x02osX\x88\x13\x00\x00" + b"n" * 5_000 + b"\x93" + one + b"R.",
         "two-pickles": pickle.dumps({}, 2) + system + one + b"R.",
     }  # fmt: skip
 
