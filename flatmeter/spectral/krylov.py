@@ -82,6 +82,11 @@ class Krylov:
         return self.trail[-1].exhausted
 
     @property
+    def of_one_random_vector(self) -> bool:
+        """All of the space comes from a single random vector, and nothing was dropped."""
+        return self.block == 1 and self._drawn == 1 and not self.restarts
+
+    @property
     def full(self) -> bool:
         """There is no room for what the next step needs."""
         return min(self.basis.count + self.block, self.op.dim) > self.capacity

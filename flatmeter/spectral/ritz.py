@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,9 @@ RESIDUAL_CAP = 1e-2
 
 CLUSTER_CAP = 10.0
 """And largest residual in tolerances: the gap overlooks a cluster tighter than the residual."""
+
+RISK = 0.01
+"""Probability that a random start hides more of an outermost eigenvalue than is said."""
 
 NEAR_ZERO = 0.1
 """An eigenvalue below this part of the spectral radius is judged relative to that part of it."""
@@ -93,6 +97,26 @@ def attainable(rtol: float, noise: float) -> float:
         noise: relative error of one product.
     """
     return min(RESIDUAL_CAP, max(rtol, noise / NEAR_ZERO))
+
+
+def unseen(steps: int, dim: int) -> float:
+    """How far an outermost eigenvalue lies beyond its Ritz value after some steps from a random
+    vector, in spreads of the Ritz values; more with a probability of ``RISK``.
+
+    Kuczyński and Woźniakowski (1992), theorem 4.2: in spreads of the spectrum it is ε with
+    ``1.648 √P exp(-√ε (2 m - 1)) = RISK``, and both ends together may lack twice that.
+
+    Args:
+        steps: m.
+        dim: P.
+
+    Returns:
+        The distance; infinite where the theorem says nothing yet.
+    """
+    if steps >= dim:
+        return 0.0
+    missed = (math.log(1.648 * math.sqrt(dim) / RISK) / (2 * steps - 1)) ** 2
+    return missed / (1 - 2 * missed) if missed < 0.5 and steps >= 4 else math.inf
 
 
 def certify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from flatmeter.estimate import Estimate, Why
 from flatmeter.spectral.krylov import Krylov
+from flatmeter.spectral.ritz import unseen
 
 
 @dataclass(frozen=True)
@@ -92,23 +94,39 @@ class Spectrum:
         return self.lower.vectors
 
     def estimate_largest(self, i: int = 0) -> Estimate:
-        """The ``i``-th largest eigenvalue; its ``residual`` is the certified error."""
+        """The ``i``-th largest eigenvalue; its ``residual`` is the certified error.
+
+        Where the budget ran out: as far as it may be off, infinite where that is not known.
+        """
         return self._estimate(self.upper, i)
 
     def estimate_smallest(self, i: int = 0) -> Estimate:
-        """The ``i``-th smallest eigenvalue; its ``residual`` is the certified error."""
+        """The ``i``-th smallest eigenvalue, as :meth:`estimate_largest`."""
         return self._estimate(self.lower, i)
 
     def _estimate(self, end: End, i: int) -> Estimate:
-        history = end.history[:, i]
+        history, why = end.history[:, i], self._why(end, i)
+        unfinished = self._beyond(i) if why is Why.BUDGET else 0.0
         return Estimate(
             value=float(end.values[i]),
-            residual=float(end.bounds[i]),
+            residual=max(float(end.bounds[i]), unfinished),
             n=self.products,
             converged=end.converged[i],
-            why=self._why(end, i),
+            why=why,
             history=tuple(float(v) for v in history[~np.isnan(history)]),
         )
+
+    def _beyond(self, i: int) -> float:
+        """How far the eigenvalue may lie beyond its Ritz value while the run is not finished.
+
+        A small residual says that an eigenvalue is near, not that it is the outermost.
+        """
+        krylov = self.krylov
+        if i or not krylov.of_one_random_vector:
+            return math.inf
+        distance = unseen(len(krylov.values), krylov.op.dim)
+        spread = float(krylov.values[-1] - krylov.values[0])
+        return distance * spread if math.isfinite(distance) else math.inf
 
     def _why(self, end: End, i: int) -> Why:
         if end.converged[i]:

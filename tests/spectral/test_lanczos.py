@@ -226,3 +226,26 @@ def test_progress_sees_each_product_and_may_stop_the_run() -> None:
 def test_nonsense_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         lanczos(MatrixOperator(torch.eye(3)), **bad)
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_unfinished_runs_say_how_far_the_ends_may_lie_beyond(name: str) -> None:
+    eigenvalues = SPECTRA[name]
+    finite = 0
+    for budget in (1, 3, 12, 20, 30):
+        for seed in range(20):
+            op = operator(eigenvalues, seed=seed % 3)
+            found = lanczos(op, max_products=budget, rtol=1e-13, seed=seed)
+            for estimate, true in (
+                (found.estimate_largest(), eigenvalues.max()),
+                (found.estimate_smallest(), eigenvalues.min()),
+            ):
+                low, high = estimate.interval()
+                assert low - 1e-10 <= true <= high + 1e-10
+                finite += high < np.inf and estimate.why is Why.BUDGET
+    assert finite > 0 or name == "low rank"
+
+
+def test_inner_values_of_unfinished_runs_are_known_to_no_distance() -> None:
+    found = lanczos(operator(SPECTRA["indefinite"]), k=3, max_products=12, rtol=1e-10)
+    assert [np.isinf(found.estimate_largest(i).residual) for i in range(3)] == [False, True, True]
