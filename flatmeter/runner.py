@@ -80,7 +80,8 @@ def measure(
         params: measure only parameters whose names match this pattern.
         rtol: relative tolerance; each measure's default if left out.
         confidence: coverage of the intervals.
-        max_products: most curvature products that one measure may spend.
+        max_products: most curvature products that one measure may spend; for traces most probes,
+            of one or two products each.
         max_time: seconds after which the run stops.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32``, ``float64``, or ``bfloat16`` (the network in it, sums and vectors in

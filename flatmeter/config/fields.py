@@ -25,7 +25,8 @@ DESCRIPTIONS: dict[str, str] = {
     "params": "measure only the parameters whose names match this pattern; the others are fixed",
     "rtol": "relative tolerance of every value; by default each measure's own",
     "confidence": "coverage of the intervals",
-    "max_products": "most curvature products that one measure may spend",
+    "max_products": "most curvature products that one measure may spend; for traces "
+    "most probes, of one or two products each",
     "max_time": "stop after this time (90s, 50m, 1h30m), with everything finished saved",
     "shard": "measure only this part of the checkpoints: 3/100, or auto in an array job of Slurm",
     "rank_timeout": "of several processes, how long one may keep the others waiting (90s, 10m)",

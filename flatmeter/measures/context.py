@@ -23,7 +23,8 @@ class Context:
         group: called to get the symmetry group of the network in that mode.
         rtol: relative tolerance asked for by ``--rtol``; ``None`` leaves each measure its own.
         confidence: coverage of the intervals.
-        max_products: most curvature products that one measure may spend, ``None`` for its default.
+        max_products: most curvature products that one measure may spend, for traces most probes, of
+            one or two products each; ``None`` for its default.
         seed: of the run.
         progress: told in words what is being done, and raises when the run must stop.
         lr, training_weight_decay: the optimiser's, where the user gave them.

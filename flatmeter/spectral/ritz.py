@@ -102,7 +102,8 @@ def attainable(rtol: float, noise: float) -> float:
 def unseen(steps: int, dim: int) -> float:
     """How far an outermost eigenvalue lies beyond its Ritz value, in spreads of the Ritz values.
 
-    After some steps from a random vector; more with a probability of ``RISK`` only. Kuczyński and Woźniakowski (1992), theorem 4.2: in spreads of the spectrum it is ε with
+    After some steps from a random vector; more with a probability of ``RISK`` only. Kuczyński and
+    Woźniakowski (1992), theorem 4.2: in spreads of the spectrum it is ε with
     ``1.648 √P exp(-√ε (2 m - 1)) = RISK``, and both ends together may lack twice that.
 
     Args:
