@@ -109,6 +109,11 @@ def _same(equations: Equations, call: Call) -> None:
     )
 
 
+def _cast(equations: Equations, call: Call) -> None:
+    """Numbers keep their scale; truths and whole numbers, as of a mask, have none."""
+    equations.system.equal([equations.of(call.node), equations.of(call.node.all_input_nodes[0])])
+
+
 def _unary(equations: Equations, call: Call) -> None:
     equations.system.equal([equations.of(call.node), equations.of(call["self"] or call["input"])])
     equations.rest(call, "self", "input")
@@ -266,7 +271,8 @@ _RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (frozenset({"select"}), _select),
     (known.RECURRENT, recurrent),
     (known.CELLS, cell),
-    (known.SHAPE | known.CASTS, _same),
+    (known.SHAPE, _same),
+    (known.CASTS, _cast),
     (known.POOLING, _unary),
     (known.JOINT, _joint),
     (known.WRITES, _write),

@@ -142,6 +142,10 @@ def test_unknown_operators_hide_symmetries_and_are_named():
         # In place, so that whoever holds the same memory may see it: not believed.
         (lambda x: x.clone().mul_(x), 0),
         (lambda x: x.int().double() + x, 0),
+        (lambda x: x * (x > 0).double(), 1),
+        (lambda x: x * (x > 0).to(x) + x * (torch.arange(5) > 2).to(x.dtype), 1),
+        (lambda x: x + torch.arange(5).double(), 0),
+        (lambda x: x + F.one_hot(x.argmax(1), 5).type_as(x), 0),
         (lambda x: F.glu(torch.cat([x, x], 1)), 0),
         (lambda x: torch.einsum("ni,nj->ni", x, x), 1),
         (lambda x: torch.stack(x.unbind(1), 1).flip(1), 1),
