@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
@@ -20,8 +21,8 @@ def null_biases(graph: Graph) -> frozenset[Node]:
     """Parameters that are only ever added, per channel, where a constant has no effect.
 
     Such is the bias of a convolution in front of a batch-norm that uses the batch's own mean, and
-    that of the keys in attention: it shifts all the scores of a query alike, and softmax does not
-    see it. Linear layers and additions in between hand constants on.
+    that of the keys in attention, also where it is written out: it shifts all the scores of a query
+    alike, and softmax does not see it. Linear layers and additions in between hand constants on.
     """
     if not graph.is_static:
         return frozenset()
@@ -106,6 +107,12 @@ def _handed_on(call: Call, patterns: Mapping[Node, Tensor]) -> Tensor | None:
         return moved(call, patterns[reached[0]])
     if call.name in known.DROPOUTS and known.is_pointwise(call):
         return patterns[reached[0]]
+    if call.name == "masked_fill" and reached == [call["self"]]:
+        return patterns[reached[0]] if call["value"] in (math.inf, -math.inf) else None
+    if call.name in ("mul", "div"):
+        return patterns[reached[0]].expand(shape) if _multiplies(call, reached) else None
+    if call.name in ("matmul", "bmm"):
+        return _scores(call, reached, patterns)
     if call.name in ("add", "sub"):
         total = torch.zeros((), dtype=torch.int32)
         for node in reached:
@@ -114,6 +121,31 @@ def _handed_on(call: Call, patterns: Mapping[Node, Tensor]) -> Tensor | None:
     if call.name in known.AFFINE - known.TRANSPOSED and reached == [call["input"]]:
         return _through_weights(call, patterns[reached[0]])
     return None
+
+
+def _multiplies(call: Call, reached: Sequence[Node]) -> bool:
+    """By one number, so that what is added alike stays so."""
+    factors = [call["self"], call["other"]]
+    if len(reached) != 1 or factors.count(reached[0]) != 1 or call["rounding_mode"] is not None:
+        return False
+    if call.name == "div" and reached[0] is not factors[0]:
+        return False
+    other = factors[1] if reached[0] is factors[0] else factors[0]
+    return not isinstance(other, Node) or int(other.meta["val"].numel()) == 1
+
+
+def _scores(call: Call, reached: Sequence[Node], patterns: Mapping[Node, Tensor]) -> Tensor | None:
+    """What is added to every key alike adds to all the scores of a query alike."""
+    left, right = call["self"], call["other"] or call["mat2"]
+    if len(reached) != 1 or left is right or min(n.meta["val"].ndim for n in (left, right)) < 2:
+        return None
+    dim = -1 if reached[0] is right else -2
+    if not _constant(patterns[reached[0]], [dim]):
+        return None
+    shape = call.node.meta["val"].shape
+    alike = [1 if d == len(shape) + dim else n for d, n in enumerate(shape)]
+    labels = torch.arange(math.prod(alike), dtype=torch.int32)
+    return labels.reshape(alike).expand(shape)
 
 
 def _through_weights(call: Call, pattern: Tensor) -> Tensor | None:
@@ -164,7 +196,12 @@ def _absorbs(call: Call, patterns: Mapping[Node, Tensor]) -> bool:
         return known.uses_own_statistics(call) and _constant(pattern, others)
     if call.name == "scaled_dot_product_attention" and reached == [call["key"]]:
         return _constant(patterns[call["key"]], [-2])
+    if call.name in _SOFTMAX and reached == [call["self"]]:
+        return _constant(patterns[call["self"]], [call["dim"]])
     return False
+
+
+_SOFTMAX = ("softmax", "_softmax", "log_softmax", "_log_softmax")
 
 
 def _constant(values: Tensor, dims: Sequence[int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -49,14 +50,15 @@ def kinds_of(net, x):
 class WrittenAttention(nn.Module):
     """Scores, mask, softmax and dropout written out."""
 
-    def __init__(self):
+    def __init__(self, temperature=2.0, *, bias=False, over=-1, hidden=-math.inf):
         super().__init__()
-        self.q, self.k, self.v, self.o = (nn.Linear(4, 4, bias=False) for _ in range(4))
+        self.q, self.k, self.v, self.o = (nn.Linear(4, 4, bias=bias) for _ in range(4))
+        self.temperature, self.over, self.hidden = temperature, over, hidden
 
     def forward(self, x):
-        scores = torch.matmul(self.q(x), self.k(x).transpose(1, 2)) / 2.0
+        scores = torch.matmul(self.q(x), self.k(x).transpose(1, 2)) / self.temperature
         mask = torch.ones(3, 3, dtype=torch.bool).tril()
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        weights = scores.masked_fill(~mask, self.hidden).softmax(self.over)
         return self.o(F.dropout(weights, 0.1, self.training) @ self.v(x))
 
 
@@ -65,6 +67,23 @@ def test_attention_that_is_written_out():
         "q.weight up; k.weight down": "query-key",
         "v.weight up; o.weight down": "value-output",
     }
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1)])
+def test_keys_of_written_attention_have_a_bias_without_effect(shape):
+    temperature = nn.Parameter(torch.full(shape, 2.0))
+    kinds = kinds_of(WrittenAttention(temperature, bias=True), torch.randn(2, 3, 4).double())
+    assert kinds["k.bias alone"] == "bias without effect"
+    assert len(kinds) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"hidden": 0.0}, {"temperature": nn.Parameter(torch.rand(3) + 1)}],
+)
+def test_softmax_sees_a_bias_that_does_not_shift_all_its_scores_alike(options):
+    kinds = kinds_of(WrittenAttention(bias=True, **options), torch.randn(2, 3, 4).double())
+    assert "bias without effect" not in kinds.values()
 
 
 class LowRank(nn.Module):
