@@ -194,8 +194,10 @@ def _reduction(equations: ChannelEquations, call: Call) -> Scale:
     return products.reduced(equations, equations.of(call["self"]), call)
 
 
-def _joint(equations: ChannelEquations, call: Call) -> Value:
-    """One identifier for the whole input."""
+def _joint(equations: ChannelEquations, call: Call) -> Value | None:
+    """One identifier for the whole input; of two inputs, the larger number by number."""
+    if call.name in ("max", "min") and isinstance(call["other"], Node):
+        return _sum(equations, call)
     whole = fixed(0)
     for i, node in enumerate(n for n in call.node.all_input_nodes if is_scaled(n)):
         scale = equations.of(node)

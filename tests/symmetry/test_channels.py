@@ -224,6 +224,8 @@ def test_a_packed_weight_is_split():
         (lambda x: x - x.mean(), 1),
         (lambda x: x * x.mean(), 0),
         (lambda x: torch.maximum(x, -x), 8),
+        (lambda x: torch.max(x, -x) + torch.min(x, 0.1 * x), 8),
+        (lambda x: torch.max(x, -x.max()), 1),
         # Lengths that are values: nothing is followed, nothing is invented.
         (lambda x: x.repeat_interleave(torch.tensor([1, 2, 1, 1, 1, 1, 1, 1]), 1), 0),
     ],
