@@ -77,7 +77,7 @@ class Kinds:
         if not touched:
             return "unused"
         normalised = any(vector.get(u) for u in self._normalised)
-        if up_only and (normalised or any(_normalises(call, moved) for call in still)):
+        if up_only and (normalised or any(self._normalises(call, moved) for call in still)):
             return "scale-invariant"
         if up_only and all(call.name in known.AFFINE | known.NORMS for call in still):
             return "bias without effect"
@@ -88,6 +88,15 @@ class Kinds:
         if any(self._is_product(call, moved) for call in still):
             return "factors"
         return "between layers"
+
+    def _normalises(self, call: Call, moved: Callable[[object], bool]) -> bool:
+        """Divides by a size of its own input, which takes the input's scale away."""
+        if call.name == "div":
+            by_weight = call["other"] in self._weights and call["self"] not in self._weights
+            return moved(call["self"]) and moved(call["other"]) and not by_weight
+        if call.name in known.NORMS:
+            return moved(call["input"])
+        return call.name == "_weight_norm"
 
     def _makes_scores(self, call: Call, moved: Callable[[object], bool]) -> bool:
         if call.name == "scaled_dot_product_attention":
@@ -169,12 +178,3 @@ def _factors(call: Call) -> list[Node]:
     summed = call.name in known.SUMMED_PRODUCTS
     values = [v for key, v in call.arguments.items() if not (summed and key == "self")]
     return [node for value in values for node in nodes_of(value)]
-
-
-def _normalises(call: Call, moved: Callable[[object], bool]) -> bool:
-    """Divides by a size of its own input, which takes the input's scale away."""
-    if call.name == "div":
-        return moved(call["self"]) and moved(call["other"])
-    if call.name in known.NORMS:
-        return moved(call["input"])
-    return call.name == "_weight_norm"

@@ -74,6 +74,7 @@ def test_keys_of_written_attention_have_a_bias_without_effect(shape):
     temperature = nn.Parameter(torch.full(shape, 2.0))
     kinds = kinds_of(WrittenAttention(temperature, bias=True), torch.randn(2, 3, 4).double())
     assert kinds["k.bias alone"] == "bias without effect"
+    assert kinds["temperature, k.weight up"] == "between layers"
     assert len(kinds) == 4
 
 
