@@ -220,6 +220,8 @@ def test_a_packed_weight_is_split():
         (lambda x: x[:, torch.tensor([0, 2, 1])], 1),
         (lambda x: x.cumsum(1), 1),
         (lambda x: F.interpolate(x, scale_factor=2), 8),
+        (lambda x: F.interpolate(x, 6, mode="bicubic", antialias=True), 8),
+        (lambda x: F.interpolate(x, 3, mode="bilinear", antialias=True), 8),
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 8),
         (lambda x: x - x.mean(), 1),
         (lambda x: x * x.mean(), 0),
