@@ -7,15 +7,17 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from flatmeter.errors import UsageError
 
 _HERE = Path(__file__).parent
+_T = TypeVar("_T")
 
 
 def is_import_spec(spec: str) -> bool:
@@ -75,7 +77,7 @@ def _offered(module: ModuleType, attribute: str) -> str:
 
 def _load(name: str, where: str) -> ModuleType:
     with _importable(Path.cwd()), _told(name, where):
-        return importlib.import_module(name)
+        return _beside_torchvision(lambda: importlib.import_module(name))
 
 
 def _load_file(path: Path, where: str) -> ModuleType:
@@ -87,9 +89,32 @@ def _load_file(path: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up by name.
     sys.modules[spec.name] = module
+    run = partial(spec.loader.exec_module, module)
     with _importable(path.resolve().parent), _told(str(path), where):
-        spec.loader.exec_module(module)
+        _beside_torchvision(run)
     return module
+
+
+def _beside_torchvision(run: Callable[[], _T]) -> _T:
+    """Run imports; once more where they failed on a torchvision that we know how to import."""
+    try:
+        return run()
+    except Exception as error:
+        if not _is_torchvisions(error):
+            raise
+    from flatmeter.import_torchvision import import_torchvision
+
+    import_torchvision()
+    return run()
+
+
+def _is_torchvisions(error: BaseException | None) -> bool:
+    """It comes of torchvision's compiled operators, perhaps through another library's import."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and "torchvision::" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

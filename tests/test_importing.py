@@ -68,3 +68,20 @@ def test_the_nearest_name_may_be_of_anything(code, name, hint):
 def test_a_file_that_defines_nothing(tmp_path):
     (tmp_path / "empty.py").write_text("from os import getcwd\n")
     assert refused(f"{tmp_path}/empty.py:net").hint == "it defines: no function and no class"
+
+
+def test_a_file_that_failed_on_torchvisions_operators_is_run_again(tmp_path):
+    """As where a torchvision for CUDA stands beside a torch for CPUs."""
+    file = tmp_path / "uses_torchvision.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "ran = Path(__file__).with_suffix('.ran')\n"
+        "if not ran.exists():\n"
+        "    ran.touch()\n"
+        "    try:\n"
+        "        raise RuntimeError('operator torchvision::nms does not exist')\n"
+        "    except RuntimeError as error:\n"
+        "        raise ImportError('could not import it') from error\n"
+        "value = 3\n"
+    )
+    assert load_object(f"{file}:value", where="--model") == 3

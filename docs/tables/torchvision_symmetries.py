@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.risk.batch_norm import batch_norms, private_copy
 from flatmeter.risk.space import ParameterSpace
 from flatmeter.symmetry.blocks import lone_scales

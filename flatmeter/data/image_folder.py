@@ -7,7 +7,7 @@ from pathlib import Path
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.images import IMAGENET, decode
 from flatmeter.errors import DataError
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 
 SIZE = 224
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}

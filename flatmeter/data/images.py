@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.subset import Indexed, gather, subset_indices, subset_note
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 
 
 @dataclass(frozen=True)

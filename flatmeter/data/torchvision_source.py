@@ -12,7 +12,7 @@ from typing import Any
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.images import IMAGENET, Normalisation, decode
 from flatmeter.errors import DataError
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 
 
 @dataclass(frozen=True)

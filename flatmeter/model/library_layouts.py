@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.model.layout import Layout, compared
 from flatmeter.model.registry import timm_module, torchvision_names
 from flatmeter.model.stem import has_pooled_stem, set_in_channels, use_small_stem

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from flatmeter.errors import FlatmeterError, UsageError
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.importing import is_import_spec, load_object, raised_at
-from flatmeter.model.import_torchvision import import_torchvision
 from flatmeter.model.stem import with_first_layer
 from flatmeter.model.zoo import ZOO
 

@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.risk.batch_norm import private_copy
 from flatmeter.risk.space import ParameterSpace
 from flatmeter.symmetry.channel_rules import channel_equations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.risk.attention import math_attention
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from flatmeter.checkpoint import read
 from flatmeter.errors import CheckpointRefused
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 
 TENSORS = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3), "c": torch.full((1,), 2.0)}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flatmeter.checkpoint import fit, read
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 
 
 @pytest.fixture(autouse=True)

@@ -70,7 +70,7 @@ def test_only_the_subset_is_decoded(tmp_path, monkeypatch):
 
 def write_cifar10(folder, monkeypatch):
     """The python version of CIFAR-10; its checksums are those of the real files, so replaced."""
-    from flatmeter.model.import_torchvision import import_torchvision
+    from flatmeter.import_torchvision import import_torchvision
 
     import_torchvision()
     from torchvision.datasets import CIFAR10

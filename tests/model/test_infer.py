@@ -10,7 +10,7 @@ from torch import nn
 
 from flatmeter.checkpoint import Checkpoint, fit
 from flatmeter.errors import UsageError
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.model.infer import in_words, infer
 from flatmeter.model.layout_cache import layouts
 from flatmeter.model.registry import build_model, timm_module, torchvision_names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.symmetry.find import find_group
 
 import_torchvision()  # timm imports it, and in some installations that needs help

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 from flatmeter.risk.batch_norm import private_copy
 from flatmeter.risk.space import ParameterSpace
 from flatmeter.symmetry.blocks import scale_invariant_blocks

@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 import sys
 {before}
-from flatmeter.model.import_torchvision import import_torchvision
+from flatmeter.import_torchvision import import_torchvision
 assert "torchvision" not in sys.modules
 first = import_torchvision()
 assert import_torchvision() is first is sys.modules["torchvision"]
@@ -50,7 +50,7 @@ def test_only_the_wanted_error_is_caught(monkeypatch):
 
     import pytest
 
-    from flatmeter.model import import_torchvision as module
+    from flatmeter import import_torchvision as module
 
     def fails(name):
         raise RuntimeError("something else")
