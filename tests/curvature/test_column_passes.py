@@ -62,18 +62,22 @@ def test_an_exhausted_memory_ends_it_where_one_column_is_too_much(make_risk, mon
         exact_traces(risk, names)
 
 
-def test_less_free_memory_takes_fewer_columns(make_risk, monkeypatch):
-    widths = []
-    pull = column_passes._pull
+def with_room(columns, make_risk, monkeypatch):
+    """A risk where memory has room for so many columns, and the widths of its passes to come."""
+    widths, pull = [], column_passes._pull
 
     def noted(z, calls, columns):
         widths.append(len(columns))
         return pull(z, calls, columns)
 
     monkeypatch.setattr(column_passes, "_pull", noted)
-    risk = images(make_risk, batch_size=9)
-    numbers = 9 * (4 * 36 * 2 + 8 * 4 + 6)
-    monkeypatch.setattr(memory_plan, "free_memory", lambda device: 2.5 * 2 * 8 * numbers / 0.25)
+    bytes_each = 2 * 8 * 9 * (4 * 36 * 2 + 8 * 4 + 6)
+    monkeypatch.setattr(memory_plan, "free_memory", lambda device: columns * bytes_each / 0.25)
+    return images(make_risk, batch_size=9), widths
+
+
+def test_less_free_memory_takes_fewer_columns(make_risk, monkeypatch):
+    risk, widths = with_room(2.5, make_risk, monkeypatch)
     traces(risk)
     assert widths == [2, 2, 1]
 
@@ -171,17 +175,8 @@ def test_blocks_of_rows_add_up_all_of_a_chunk_or_nothing(make_risk, monkeypatch)
 
 
 def test_random_columns_keep_to_the_room_that_there_is(make_risk, monkeypatch):
-    expected, widths = probed(images(make_risk)), []
-    pull = column_passes._pull
-
-    def noted(z, calls, columns):
-        widths.append(len(columns))
-        return pull(z, calls, columns)
-
-    monkeypatch.setattr(column_passes, "_pull", noted)
-    risk = images(make_risk, batch_size=9)
-    numbers = 9 * (4 * 36 * 2 + 8 * 4 + 6)
-    monkeypatch.setattr(memory_plan, "free_memory", lambda device: 4.5 * 2 * 8 * numbers / 0.25)
+    expected = probed(images(make_risk))
+    risk, widths = with_room(4.5, make_risk, monkeypatch)
     torch.testing.assert_close(probed(risk), expected, rtol=1e-12, atol=0)
     assert widths == [4, 2]
 
