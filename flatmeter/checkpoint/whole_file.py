@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from flatmeter.errors import FlatmeterError
+from flatmeter.renamed import renamed_onto
 
 
 @contextmanager
@@ -19,7 +19,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         FlatmeterError: it cannot be written, or would take the place of a device or a pipe.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():
             # Renaming over it would put a file in the place of a device or a pipe.
@@ -27,10 +26,8 @@ def whole_file(path: Path) -> Iterator[Path]:
                 "cannot write the checkpoint: it is no ordinary file", where=str(path)
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with renamed_onto(path) as temporary:
+            yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch's writer wraps a full disk in an error of its own.
         cause = error if isinstance(error, OSError) else error.__context__ or error
@@ -40,6 +37,3 @@ def whole_file(path: Path) -> Iterator[Path]:
             where=str(path),
             hint="choose a folder that you may write to and that has room",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

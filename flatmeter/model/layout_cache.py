@@ -18,6 +18,7 @@ from typing import Any
 
 from flatmeter._version import __version__
 from flatmeter.model.layout import Layout
+from flatmeter.renamed import renamed_onto
 
 LIBRARIES = ("torchvision", "timm")
 _SLOW = ("timm",)
@@ -96,11 +97,7 @@ def _layout(fields: dict[str, Any]) -> Layout:
 
 def _write(file: Path, found: tuple[Layout, ...]) -> None:
     content = gzip.compress(json.dumps([asdict(layout) for layout in found]).encode(), 6)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     with suppress(OSError):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with renamed_onto(file) as temporary:
             temporary.write_bytes(content)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
