@@ -14,7 +14,7 @@ DESCRIPTIONS: dict[str, str] = {
     "a .pt or .npz file, pkg.mod:factory or file.py:factory",
     "samples": "size of the seeded subset of the data, or all",
     "batch_size": "samples per micro-batch, or auto; changes no result",
-    "loss": "cross_entropy, mse, bce, pkg.mod:function or file.py:function",
+    "loss": "cross_entropy, mse, bce, causal_lm, pkg.mod:function or file.py:function",
     "weight_decay": "coefficient of (1/2)|w|^2 in the training loss",
     "lr": "learning rate of the training, for the edge-of-stability ratio",
     "bn": "batch-norm by stored statistics (eval) or each batch's own (batch); "

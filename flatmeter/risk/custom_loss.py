@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flatmeter.errors import DataError, NotApplicable, UsageError
 from flatmeter.importing import load_object
+from flatmeter.risk.causal_lm import CausalLM
 from flatmeter.risk.cross_entropy import CrossEntropy
 from flatmeter.risk.losses import BinaryCrossEntropy, Loss, MeanSquaredError, in_words
 
@@ -18,6 +19,7 @@ LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
     "mse": MeanSquaredError,
     "bce": BinaryCrossEntropy,
+    "causal_lm": CausalLM,
 }
 
 
@@ -127,8 +129,8 @@ def load_loss(spec: str | Mapping[str, Any]) -> Loss:
     """The loss that a name, a mapping ``{name: …, option: …}`` or an import path stands for.
 
     Args:
-        spec: ``cross_entropy`` (or ``cross-entropy``), ``mse``, ``bce``, ``pkg.mod:fn``,
-            ``file.py:fn``, or a mapping with ``name`` and the loss's own options.
+        spec: ``cross_entropy`` (or ``cross-entropy``), ``mse``, ``bce``, ``causal_lm``,
+            ``pkg.mod:fn``, ``file.py:fn``, or a mapping with ``name`` and the loss's own options.
 
     Raises:
         UsageError: unknown name, option or import path.

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from flatmeter.errors import DataError, NotApplicable, UsageError
+from flatmeter.risk.causal_lm import CausalLM
 from flatmeter.risk.cross_entropy import CrossEntropy
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import BinaryCrossEntropy, MeanSquaredError
@@ -35,6 +36,8 @@ def cases():
     yield "two classes", CrossEntropy(), z[:, :2], labels % 2
     yield "mse", MeanSquaredError(), z, torch.randn_like(z)
     yield "bce", BinaryCrossEntropy(), z, (torch.rand_like(z) > 0.5).double()
+    tokens = torch.tensor([[1, 0, -100, 2], [-100, 3, 3, 1]])
+    yield "next tokens", CausalLM(), torch.randn(2, 4, 5, dtype=torch.float64), tokens
     own = FunctionLoss(lambda a, b: F.cross_entropy(a, b), "mine")
     yield "function", own, z, labels
     each = FunctionLoss(lambda a, b: ((a - b) ** 4).sum(1), "quartic")
