@@ -12,6 +12,9 @@ from enum import IntEnum
 _UNPRINTED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SENTENCE = 400
 
+ISSUES = "the issue tracker of the project that you installed it from"
+"""Where a bug is reported."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of the command line; a contract with shell scripts and batch jobs."""

@@ -14,9 +14,7 @@ import click
 from flatmeter._version import __version__
 from flatmeter.cli.streams import ClosedPipe, complain, drop_output, mute
 from flatmeter.config.wording import nearest
-from flatmeter.errors import ExitCode, FlatmeterError, UsageError
-
-ISSUES = "the issue tracker of the project that you installed it from"
+from flatmeter.errors import ISSUES, ExitCode, FlatmeterError, UsageError
 
 #: Subcommand: module, and its line in ``flatmeter --help``. A module is imported when it is used.
 COMMANDS = {

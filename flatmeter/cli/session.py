@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from flatmeter.cli.streams import ClosedPipe, say
 from flatmeter.config.fields import SUBJECT_FIELDS
 from flatmeter.config.layers import Configuration
 from flatmeter.errors import ExitCode, FlatmeterError, Stopped
-from flatmeter.execution import Finished, failed_rows, run
+from flatmeter.execution import Finished
 from flatmeter.plan import Plan
 from flatmeter.provenance import describe_run
 from flatmeter.ranks.group import current
@@ -27,7 +27,8 @@ from flatmeter.results.number import counted
 from flatmeter.results.place import beforehand, check_file, check_folder
 from flatmeter.results.record import NETWORK
 from flatmeter.results.store import Store
-from flatmeter.subject import Loader, Subject
+from flatmeter.subject import Loader
+from flatmeter.sweep import Event, Left, Lost, Read, sweep
 
 
 class Session:
@@ -87,8 +88,18 @@ class Session:
     def run(self, arguments: Sequence[str]) -> int:
         """Measure, and return the exit code; failures of single checkpoints are told on stderr."""
         plan, paths = self._prepare(arguments)
+        return self.measure(plan, paths, len(paths))
+
+    def measure(self, plan: Plan, paths: Iterable[Path], count: int) -> int:
+        """Measure checkpoints by a plan, and return the exit code.
+
+        Args:
+            plan: of the run.
+            paths: of the checkpoints, each taken when its turn comes.
+            count: how many they are, for the progress line.
+        """
         mode = "none" if self.quiet or self.ranks.rank else self.settings.progress
-        self.progress = Progress(mode, len(paths) * len(plan.measures))
+        self.progress = Progress(mode, count * len(plan.measures))
         self.watch.listener, self.watch.noted = self.progress, self._note
         end: FlatmeterError | None = None
         with ExitStack() as stack:
@@ -181,41 +192,38 @@ class Session:
         first = not self.ranks.rank
         return Store(Path(self.settings.out)) if self.settings.out and first else nullcontext()
 
-    def _all(self, plan: Plan, paths: Sequence[Path]) -> None:
-        loader = self._loader()
-        for position, path in enumerate(paths):
-            self.progress.done = position * len(plan.measures)
-            subject: Subject | None = None
-            try:
-                self.watch(f"{path}: reading")
-                with self.ranks.together(f"reading {path}"):
-                    subject = loader.load(path)
-                self._subject(subject)
-                earlier = self.store if not self.force else None
-                known, saved = (earlier.finished, earlier.state) if earlier else (None, None)
-                for finished in run(subject, plan, self.watch, known, saved):
-                    with self.interrupts.held():
-                        self._keep(finished)
-                    if finished.code and not self.settings.keep_going:
-                        return
-            except (Stopped, OutputError):
-                raise
-            except FlatmeterError as error:
-                self._lost(path, plan, error, subject)
-            except Exception as error:
-                self._crashed(path, plan, error)
+    def _all(self, plan: Plan, paths: Iterable[Path]) -> None:
+        earlier = self.store if not self.force else None
+        known, saved = (earlier.finished, earlier.state) if earlier else (None, None)
+        done: Counter[Path] = Counter()
+        for path, event in sweep(paths, self._loader(), plan, self.watch, known, saved):
+            if isinstance(event, Finished):
+                done[path] += 1
+            self._take(event)
             if self.outcome.failed(str(path)) and not self.settings.keep_going:
                 return
+            if isinstance(event, Left):
+                self.progress.done += len(plan.measures) - done.pop(path, 0)
 
-    def _subject(self, subject: Subject) -> None:
+    def _take(self, event: Event) -> None:
+        """Keep and show what has happened to a checkpoint."""
+        if isinstance(event, Read):
+            self._read(event)
+        elif isinstance(event, Finished):
+            with self.interrupts.held():
+                self._keep(event)
+        elif isinstance(event, Lost):
+            self._lost(event)
+
+    def _read(self, event: Read) -> None:
         """What reading a checkpoint had to say, and the data it is measured on."""
-        for note in subject.notes:
-            self._note(f"{subject.name}: {note}")
+        for note in event.notes:
+            self._note(f"{event.name}: {note}")
         data = self.output.run["data"]
-        if subject.data.name not in data:
-            for note in subject.data.notes:
-                self._note(f"{subject.data.name}: {note}")
-            data[subject.data.name] = subject.data.fingerprint()
+        if event.data not in data:
+            for note in event.data_notes:
+                self._note(f"{event.data}: {note}")
+            data[event.data] = event.fingerprint
             self._describe()
 
     def _keep(self, finished: Finished) -> None:
@@ -240,36 +248,16 @@ class Session:
             self._trace(finished.trace)
         self.output.add(rows)
 
-    def _lost(
-        self, path: Path, plan: Plan, error: FlatmeterError, subject: Subject | None = None
-    ) -> None:
-        """A checkpoint of which nothing can be measured.
-
-        Where that is its own doing, not the command's, it is a result to be kept and shown.
-        """
-        text = str(error)
-        self._error(text if str(path) in text else f"{path}: {text}")
-        self.outcome.add(str(path), error.exit_code)
-        own = error.exit_code is not ExitCode.USAGE
-        shown = {row.measure for row in self.output.rows if row.checkpoint == str(path)}
-        rows = failed_rows(subject if subject and own else str(path), plan, error)
-        rows = [row for row in rows if row.measure not in shown]
-        if self.store is not None and own:
-            for row in rows:
+    def _lost(self, event: Lost) -> None:
+        """A checkpoint of which nothing more can be measured."""
+        self._error(event.text)
+        self.outcome.add(event.name, event.code)
+        if self.store is not None and event.kept:
+            for row in event.rows:
                 self.store.append([row])
-        self.output.add(rows)
-
-    def _crashed(self, path: Path, plan: Plan, error: Exception) -> None:
-        from flatmeter.cli.main import ISSUES
-
-        trace = "".join(traceback.format_exception(error))
-        bug = FlatmeterError(
-            f"a bug of flatmeter: {type(error).__name__}: {error}",
-            hint=f"please report it to {ISSUES}",
-        )
-        self._lost(path, plan, bug)
-        self.outcome.codes[str(path)][-1] = ExitCode.INTERNAL
-        self._trace(trace)
+        self.output.add(event.rows)
+        if event.trace:
+            self._trace(event.trace)
 
     def _error(self, text: str) -> None:
         self.progress.say(f"flatmeter: error: {text}")
