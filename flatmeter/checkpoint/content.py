@@ -14,7 +14,9 @@ class Content:
     Args:
         value: nested mappings and lists of tensors and plain values.
         stored: what the format says of the file besides.
+        notes: what was not read.
     """
 
     value: Any
     stored: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from flatmeter.checkpoint.torch_file import read_torch_zip
 from flatmeter.errors import CheckpointRefused
 
 METADATA = ".metadata"
+_ENTRIES = "state_dict_metadata"
+_PARAM_GROUPS = "param_groups"
+_SHOWN = 5
+_LONGEST = 80
 
 
 class _Record:
@@ -80,7 +85,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_distributed(folder: Path) -> Content:
-    """The tensors of the folder, put together from their parts; what else it pickles is left out.
+    """The tensors of the folder, put together from their parts.
+
+    What else it holds is pickled, entry by entry; a note says which these are.
 
     ``torch.distributed.checkpoint`` itself would unpickle the table, which runs code.
 
@@ -90,7 +97,9 @@ def read_distributed(folder: Path) -> Content:
     try:
         table = _table(folder)
         size = sum(path.stat().st_size for path in files_of(folder))
-        return Content(_nested(_tensors(folder, table, size), table.get("planner_data")))
+        unread = [n for n, e in table[_ENTRIES].items() if not isinstance(e, _Stored)]
+        value = _nested(_tensors(folder, table, size), unread, table.get("planner_data"))
+        return Content(value, notes=_notes(unread))
     except (CheckpointRefused, OSError):
         raise
     except Exception as error:
@@ -127,7 +136,7 @@ def _tensors(folder: Path, table: Mapping[str, Any], size: int) -> dict[str, Ten
         said = index.state
         places.setdefault(said["fqn"], []).append((tuple(said.get("offset") or ()), info.state))
     found: dict[str, Tensor] = {}
-    for name, entry in table["state_dict_metadata"].items():
+    for name, entry in table[_ENTRIES].items():
         if isinstance(entry, _Stored):
             shape = _sizes(entry.state["size"])
             found[name] = _whole(folder, name, shape, places.get(name, []), size)
@@ -178,15 +187,35 @@ def _sizes(said: Any) -> tuple[int, ...]:
     return tuple(said)
 
 
-def _nested(tensors: Mapping[str, Tensor], ways: Any) -> dict[str, Any]:
+def _notes(unread: Sequence[Any]) -> tuple[str, ...]:
+    """Which entries are pickled; of an optimiser's many settings, that they are there."""
+    texts = [str(name)[:_LONGEST] for name in unread]
+    names = list(dict.fromkeys(re.sub(rf"(\b{_PARAM_GROUPS})\..*", r"\1", text) for text in texts))
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    said = f"not read, as they are pickled and no tensors: {', '.join(names[:_SHOWN])}{rest}"
+    return (said,) if names else ()
+
+
+def _nested(tensors: Mapping[str, Tensor], unread: Sequence[str], ways: Any) -> dict[str, Any]:
     """The tensors under the mappings that they were saved in, where the table says which."""
+    known = ways if isinstance(ways, dict) else {}
     value: dict[str, Any] = {}
     for name, tensor in tensors.items():
-        way = ways.get(name, (name,)) if isinstance(ways, dict) else (name,)
-        inside = value
-        for step in way[:-1]:
-            inside = inside.setdefault(step, {})
-        if not isinstance(inside, dict) or way[-1] in inside:
+        way = known.get(name, (name,))
+        inside = _at(value, way[:-1])
+        if way[-1] in inside:
             raise ValueError("two of its tensors have one name")
         inside[way[-1]] = tensor
+    for way in (known.get(name, (name,)) for name in unread):
+        if _PARAM_GROUPS in way:  # by which an optimiser's state is told from weights
+            _at(value, way[: way.index(_PARAM_GROUPS)]).setdefault(_PARAM_GROUPS, {})
+    return value
+
+
+def _at(value: dict[str, Any], way: Sequence[Any]) -> dict[str, Any]:
+    """The mapping at the end of a way, made where it is not there."""
+    for step in way:
+        value = value.setdefault(step, {})
+        if not isinstance(value, dict):
+            raise ValueError("two of its tensors have one name")
     return value

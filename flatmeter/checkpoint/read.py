@@ -97,7 +97,7 @@ def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
         metadata=read_words(content.value, content.stored, str(path), bare=not weights.key),
         sha256=digest,
         key=weights.key,
-        notes=(*taken, *weights.notes, *dropped),
+        notes=(*taken, *weights.notes, *dropped, *content.notes),
     )
 
 

@@ -82,7 +82,7 @@ def unwrap(value: Any, key: str | None, where: str) -> Found:
     for name in ("state_dict", *WRAPPERS) if marked else WRAPPERS:
         inside = [place for place in places if place == name or place.startswith(f"{name}.")]
         if len(inside) == 1:
-            return Found(_at(value, inside[0]), inside[0], _notes(inside[0], places))
+            return Found(_at(value, inside[0]), inside[0], _notes(value, inside[0], places))
         if inside:
             raise _undecided(inside, where)
     if "" in places:
@@ -145,13 +145,18 @@ def _is_weights(value: Any) -> bool:
     )
 
 
-def _notes(taken: str, places: tuple[str, ...]) -> tuple[str, ...]:
-    rest = [place for place in places if place != taken]
+def _notes(value: Any, taken: str, places: tuple[str, ...]) -> tuple[str, ...]:
+    # Numbers in tensors, as callbacks keep their best ones, are no weights that might be meant.
+    rest = [p for p in places if p != taken and any(map(_has_sides, _whole(value, p).values()))]
     if not rest:
         return ()
     ema = any(AVERAGE.search(place) for place in rest)
     why = "--ema takes the averaged ones" if ema else "--key takes another"
     return (f"weights taken from {taken!r}; there are also {', '.join(rest)} ({why})",)
+
+
+def _has_sides(entry: Any) -> bool:
+    return isinstance(entry, Tensor) and entry.dim() > 0
 
 
 def _undecided(places: list[str] | tuple[str, ...], where: str) -> CheckpointRefused:

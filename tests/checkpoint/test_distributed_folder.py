@@ -42,6 +42,12 @@ def test_what_the_library_writes(folder, state, equal):
     assert read(folder).sha256 == found.sha256
 
 
+def test_what_is_not_read_is_said(folder):
+    """Numbers and an optimiser's settings are pickled one by one; its state is no network."""
+    (note,) = read(folder).notes
+    assert note == "not read, as they are pickled and no tensors: epoch, optim.param_groups"
+
+
 def test_a_state_saved_by_itself(tmp_path, state, equal):
     with pytest.warns(UserWarning, match="single process"):
         dcp.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)

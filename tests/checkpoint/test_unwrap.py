@@ -50,6 +50,12 @@ def test_order_is_told(saved, value):
     assert any(name in found.notes[0] for name in others)
 
 
+def test_numbers_in_tensors_are_not_told_as_weights(saved):
+    found = read(saved({"state_dict": A, "callbacks": {"best": {"score": torch.tensor(0.1)}}}))
+    assert is_a(found)
+    assert not found.notes
+
+
 def test_wrapped_twice(saved):
     assert is_a(read(saved({"model": {"state_dict": A, "epoch": 1}})))
 
