@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flatmeter.cli.streams import say
+from flatmeter.cli.units import frequency, span
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -14,6 +15,36 @@ if TYPE_CHECKING:
     from flatmeter.results.record import Row
 
 INTERVAL = 30.0
+
+
+class Rate:
+    """How fast measurements are taken; those found in the results folder do not count.
+
+    Args:
+        now: seconds at which the run began.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._began, self._taken = now, 0
+
+    def add(self, now: float, *, reused: bool) -> None:
+        """One more, at a time in seconds."""
+        self._taken += not reused
+        if not self._taken:
+            self._began = now
+
+    def words(self, now: float, left: int) -> str:
+        """The rate, and the time that what is left takes at it; empty before the first one.
+
+        Args:
+            now: in seconds.
+            left: number of measurements to come.
+        """
+        elapsed = now - self._began
+        if not self._taken or elapsed <= 0:
+            return ""
+        rate = self._taken / elapsed
+        return f", {frequency(rate)}, {span(left / rate)} left"
 
 
 class Progress:
@@ -26,6 +57,7 @@ class Progress:
 
     def __init__(self, mode: str, total: int) -> None:
         self.total, self.done = total, 0
+        self._rate = Rate(time.monotonic())
         self._mode = mode
         self._last = time.monotonic()
         self._status: Status | None = None
@@ -38,7 +70,9 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         """What is being done now."""
-        line = f"[{min(self.done + 1, self.total)}/{self.total}] {text}"
+        place = f"{min(self.done + 1, self.total)}/{self.total}"
+        rate = self._rate.words(time.monotonic(), self.total - self.done)
+        line = f"[{place}{rate}] {text}"
         if self._status is not None:
             from rich.text import Text
 
@@ -47,6 +81,11 @@ class Progress:
         elif self._mode != "none" and time.monotonic() - self._last >= INTERVAL:
             self._last = time.monotonic()
             say(line)
+
+    def finished(self, *, reused: bool = False) -> None:
+        """One more measurement is done."""
+        self.done += 1
+        self._rate.add(time.monotonic(), reused=reused)
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -235,7 +235,7 @@ class Session:
             self.store.keep(rows)
         elif self.store is not None:
             self.store.append(rows, finished.state, finished.lineage)
-        self.progress.done += 1
+        self.progress.finished(reused=finished.reused)
         self.outcome.add(rows[0].checkpoint, finished.code)
         self.outcome.unconverged |= any(
             row.status == "unconverged" for row in rows if row.scope == NETWORK
