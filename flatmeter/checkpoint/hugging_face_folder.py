@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from torch import Tensor
 from flatmeter.checkpoint.content import Content
 from flatmeter.checkpoint.folder_file import folder_file
 from flatmeter.checkpoint.formats import Format
+from flatmeter.checkpoint.json_file import read_json
 from flatmeter.checkpoint.recognise import recognise
-from flatmeter.checkpoint.refusals import refuse_damaged, refuse_format, refuse_unknown
-from flatmeter.checkpoint.safetensors_file import once, read_safetensors
+from flatmeter.checkpoint.refusals import refuse_format, refuse_unknown
+from flatmeter.checkpoint.safetensors_file import read_safetensors
 from flatmeter.checkpoint.torch_file import read_torch_legacy, read_torch_zip
 from flatmeter.errors import CheckpointRefused
 
@@ -25,7 +25,6 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _INDEX = ".index.json"
-_MAX_INDEX = 1 << 24
 _READERS = {
     Format.SAFETENSORS: read_safetensors,
     Format.TORCH_ZIP: read_torch_zip,
@@ -47,7 +46,7 @@ def read_hugging_face(folder: Path) -> Content:
             where=str(folder),
             hint="name the file of weights in it",
         )
-    config = _read_json(folder_file(folder, "config.json"))
+    config = read_json(folder_file(folder, "config.json"))
     read = _sharded(folder, name) if name.endswith(_INDEX) else _one(folder, name)
     return Content(read, {"config": config})
 
@@ -68,7 +67,7 @@ def _one(folder: Path, name: Any) -> dict[str, Tensor]:
 def _sharded(folder: Path, name: str) -> dict[str, Tensor]:
     """The tensors of all files that an index names, each as often and where it says."""
     path = folder_file(folder, name)
-    index = _read_json(path)
+    index = read_json(path)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise CheckpointRefused("its weight_map is missing", where=str(path))
@@ -92,12 +91,3 @@ def _sharded(folder: Path, name: str) -> dict[str, Tensor]:
             hint="fetch the whole folder again",
         )
     return {tensor: tensors[tensor] for tensor in places}
-
-
-def _read_json(path: Path) -> Any:
-    if path.stat().st_size > _MAX_INDEX:
-        raise CheckpointRefused("it is too long", where=str(path))
-    try:
-        return json.loads(path.read_bytes(), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise refuse_damaged(path, error) from error

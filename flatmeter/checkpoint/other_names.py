@@ -15,6 +15,25 @@ _RULES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
+        "names of an older transformers brought up to date",
+        (
+            (r"(^|\.)LayerNorm\.gamma$", r"\1LayerNorm.weight"),
+            (r"(^|\.)LayerNorm\.beta$", r"\1LayerNorm.bias"),
+            (r"^vit\.encoder\.layer\.(\d+)\.", r"vit.layers.\1."),
+            (r"^(vit\..*\.attention)\.attention\.(query|key|value)\.", r"\1.\2."),
+            (r"^(vit\..*)\.attention\.query\.", r"\1.attention.q_proj."),
+            (r"^(vit\..*)\.attention\.key\.", r"\1.attention.k_proj."),
+            (r"^(vit\..*)\.attention\.value\.", r"\1.attention.v_proj."),
+            (r"^(vit\..*)\.attention\.output\.dense\.", r"\1.attention.o_proj."),
+            (r"^(vit\..*)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+            (r"^(vit\..*\d)\.output\.dense\.", r"\1.mlp.fc2."),
+        ),
+    ),
+    (
+        "prefix transformer. added, as GPT-2 has it before its head",
+        ((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),),
+    ),
+    (
         "weight_norm's names brought up to date",
         (
             (r"(^|\.)([^.]+)_g$", r"\1parametrizations.\2.original0"),
@@ -33,7 +52,15 @@ _RULES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 _MARKS = {
     note: marks
     for (note, _), marks in zip(
-        _RULES, (("denselayer", ".mlp.linear_"), ("_g", "_v"), ("parametrizations.",)), strict=True
+        _RULES,
+        (
+            ("denselayer", ".mlp.linear_"),
+            ("LayerNorm.gamma", "vit.encoder.layer."),
+            ("wte.weight",),
+            ("_g", "_v"),
+            ("parametrizations.",),
+        ),
+        strict=True,
     )
 }
 

@@ -13,6 +13,9 @@ from flatmeter.errors import CheckpointRefused
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 #: torch's AveragedModel counts here, beside weights that begin with ``module.``.
 AVERAGED = "n_averaged"
+#: What older versions of transformers stored though the configuration tells it: causal masks, the
+#: numbers of positions, and the frequencies of rotations.
+FOLLOWS = re.compile(r"(^|\.)(h\.\d+\.attn\.(masked_)?bias|position_ids|rotary_emb\.inv_freq)$")
 #: What entries that hold averaged weights are called.
 AVERAGE = re.compile(r"(^|[_.])(ema|swa|averaged?|avg)([_.]|$)")
 
@@ -37,7 +40,8 @@ def strip_prefixes(
 
     Tried in this order: nothing; wrappers' prefixes from the front, one after the other; wrappers'
     prefixes at any depth; each of these less one prefix that all names share; each of all these by
-    the names of another time; and then the same without averaged weights that stand beside others.
+    the names of another time; then the same without averaged weights that stand beside others; and
+    without what older versions of transformers stored beside weights.
 
     Args:
         names: in the file.
@@ -52,9 +56,9 @@ def strip_prefixes(
     """
     kept, averaged = _without_count(names)
     tried = list(_stripped(kept, where))
-    more = _without_averages(kept)
-    rest = _tried(list(_stripped(more[0], where)), more[1]) if more else iter(())
-    every = itertools.chain(_tried(tried), rest)
+    fewer = [less for less in (_without_averages(kept), _without_constants(kept)) if less]
+    rest = (_tried(list(_stripped(less, where)), note) for less, note in fewer)
+    every = itertools.chain(_tried(tried), itertools.chain.from_iterable(rest))
     chosen = next((r for r in every if fits(r.stored.keys())), tried[-1])
     return Renaming(chosen.stored, (*averaged, *chosen.notes))
 
@@ -79,6 +83,14 @@ def _without_averages(names: Collection[str]) -> tuple[list[str], str] | None:
         return None
     others = [name for name in names if name.partition(".")[0] not in averages]
     return others, f"averaged weights under {', '.join(averages)} left out (--ema takes them)"
+
+
+def _without_constants(names: Collection[str]) -> tuple[list[str], str] | None:
+    """The names but for constants that older versions of transformers stored, and a note."""
+    others = [name for name in names if not FOLLOWS.search(name)]
+    if len(others) == len(names):
+        return None
+    return others, f"{len(names) - len(others)} constants of an older transformers left out"
 
 
 def _tried(stripped: Collection[Renaming], *notes: str) -> Iterator[Renaming]:
