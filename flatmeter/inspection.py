@@ -14,11 +14,13 @@ from torch import Tensor
 from flatmeter.checkpoint import Checkpoint, Format, fit, read, recognise
 from flatmeter.checkpoint.pickle_names import PickleNames
 from flatmeter.checkpoint.torch_file import pickled_names
-from flatmeter.errors import CheckpointRefused, FlatmeterError
+from flatmeter.errors import CheckpointRefused, FlatmeterError, UsageError
 from flatmeter.missing import outputs, suggested
+from flatmeter.model.example_inputs import TOKENS
+from flatmeter.model.hugging_face_config import read_config
 from flatmeter.model.infer import Architecture, Inference, infer
 from flatmeter.model.layout import Difference
-from flatmeter.model.registry import build_model
+from flatmeter.model.registry import build_model, library_of
 from flatmeter.recognition import compared_with, settle_model
 from flatmeter.words import names_code, settle, sidecar, which_weights
 
@@ -42,6 +44,9 @@ class Network:
         input_shape: of one input, ``None`` for a side that may have any size; empty where it is not
             known.
         classes: number of outputs, ``None`` where no matrix tells it.
+        positions: most tokens of one input, where it is a sequence of them.
+        architecture: its class in transformers, where a configuration names it.
+        unbuilt: why it cannot be built here, though somebody names it.
     """
 
     model: str = ""
@@ -52,13 +57,15 @@ class Network:
     inference: Inference | None = None
     input_shape: tuple[int | None, ...] = ()
     classes: int | None = None
+    positions: int | None = None
+    architecture: str = ""
+    unbuilt: str = ""
 
     @property
     def fits(self) -> bool:
         """The network can be built, and every weight has its place in it."""
-        return (
-            bool(self.model) and not self.code and not (self.difference and self.difference.share)
-        )
+        known = bool(self.model) and not self.code and not self.unbuilt
+        return known and not (self.difference and self.difference.share)
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,8 @@ def _network(
         return network, notes, words
     by = next((n for n, s in zip(sources, said, strict=True) if s.get("model") == spec), "")
     network = replace(network, model=spec, args=args, said_by=by)
+    if library_of(spec) == "hf":
+        return _of_folder(network, checkpoint, words)
     if names_code("model", spec):
         return replace(network, code=True), notes, words
     side = args.get("image_size")
@@ -196,6 +205,39 @@ def _network(
     elif inference.chosen is not None:
         side = side or inference.chosen.side
     return replace(network, input_shape=_input_shape(checkpoint.tensors, side)), notes, words
+
+
+def _of_folder(
+    network: Network, checkpoint: Checkpoint, words: dict[str, Any]
+) -> tuple[Network, tuple[str, ...], Mapping[str, Any]]:
+    """The network of a Hugging Face folder; its configuration is read, and compared if it can be.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    spec, args = words["model"], words["model_args"]
+    try:
+        config = read_config(spec.partition(":")[2], args)
+    except CheckpointRefused as error:
+        words["model"] = None
+        return replace(network, model="", unbuilt=_in_full(error)), (), words
+    network = replace(
+        network,
+        said_by=network.said_by or "its config.json",
+        architecture=config.architecture,
+        classes=config.classes,
+        positions=config.positions if config.head.reads_text else None,
+        input_shape=config.image_shape or (),
+    )
+    try:
+        difference, notes = compared_with(spec, args, checkpoint)
+    except (CheckpointRefused, UsageError) as error:
+        return replace(network, unbuilt=_in_full(error)), (), words
+    return replace(network, difference=difference), notes, words
+
+
+def _in_full(error: FlatmeterError) -> str:
+    return f"{error.message}\n{error.hint}" if error.hint else error.message
 
 
 def _model_flags(network: Network, given: Mapping[str, Any]) -> list[str]:
@@ -217,19 +259,20 @@ def _counted(found: Inspection, count: bool) -> Inspection:
     """With the number of symmetries, or why it is not counted."""
     network, checkpoint = found.network, found.checkpoint
     if checkpoint is None or not network.fits:
-        why = (
-            "code of a person's own is not run here" if network.code else "the network is not known"
-        )
-        return replace(found, uncounted=why)
+        code = "code of a person's own is not run here"
+        unknown = "the network is not built" if network.unbuilt else "the network is not known"
+        return replace(found, uncounted=code if network.code else unknown)
     if not count and len(checkpoint.tensors) > FEW_TENSORS:
         return replace(found, uncounted="--symmetries counts them, which takes some seconds")
     from flatmeter.scalings import examine
 
     try:
-        model = build_model(network.model, network.args)
+        model = build_model(network.model, network.args, initialised=False)
         fit(model, checkpoint)
         small = all(side is not None and side <= SMALL_SIDE for side in network.input_shape[1:])
         shape = [n for n in network.input_shape if n is not None] if small else None
+        if network.positions is not None:
+            shape = [min(TOKENS, network.positions)]
         group = examine(model, name=str(found.path), input_shape=shape)
     except FlatmeterError as error:
         return replace(found, uncounted=error.message)

@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flatmeter.errors import UsageError
+from flatmeter.checkpoint.formats import Format
+from flatmeter.errors import FlatmeterError, UsageError
+from flatmeter.model.hugging_face_config import Head, read_config
 from flatmeter.model.infer import Architecture, Inference, as_architecture, in_words
 
 if TYPE_CHECKING:
@@ -83,10 +85,25 @@ def suggested(
             lines.append(f"model: {guess.model if guess else _PLACE}")
             lines += ["model_args: " + _yaml(guess.args)] if guess and guess.args else []
         else:
-            spec = said or guess_data(checkpoint.tensors)
+            spec = said or _data_of_folder(checkpoint) or guess_data(checkpoint.tensors)
             flags += [f"--{name}", str(spec)]
             lines.append(f"{name}: {spec}")
     return flags, lines
+
+
+def _data_of_folder(checkpoint: Checkpoint) -> str | None:
+    """The form of data for the network of a Hugging Face folder, by its configuration."""
+    if checkpoint.format != Format.HUGGING_FACE.value:
+        return None
+    try:
+        config = read_config(checkpoint.path)
+    except FlatmeterError:
+        return None
+    if config.head is Head.NEXT_TOKEN:
+        return "text:FILE"
+    if config.head.reads_text:
+        return "FILE.pt"
+    return f"imagefolder:{config.image_shape[1]}@DIR" if config.image_shape else None
 
 
 def guess_model(inference: Inference | None) -> Architecture | None:

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flatmeter.checkpoint import Checkpoint
+from flatmeter.checkpoint import Checkpoint, Format
 from flatmeter.checkpoint.fit import Wanted, under_names
+from flatmeter.model.hugging_face_config import PREFIX
 from flatmeter.model.infer import Inference, infer
 from flatmeter.model.layout import Difference
 from flatmeter.model.library_layouts import layout_of, without_memory
@@ -19,7 +20,9 @@ def settle_model(
     checkpoint: Checkpoint,
     tell: Callable[[str], None] = warnings.warn,
 ) -> Inference | None:
-    """Where nothing names the network, what names and shapes say, filled in if it is certain.
+    """Where nothing names the network, what the checkpoint itself tells of it, if it is certain.
+
+    A Hugging Face folder has a configuration; of other files names and shapes are looked at.
 
     Args:
         words: what is said of the checkpoint; ``model`` and ``model_args`` are set.
@@ -31,6 +34,9 @@ def settle_model(
     """
     own = checkpoint.metadata
     if words["model"] is not None or own.get("model"):
+        return None
+    if checkpoint.format == Format.HUGGING_FACE.value:
+        words["model"] = f"{PREFIX}{checkpoint.path}"
         return None
     inference = infer(
         checkpoint.tensors,

@@ -16,15 +16,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flatmeter.checkpoint import Checkpoint, fit, read
 from flatmeter.data.dataset import Dataset
-from flatmeter.data.sources import as_dataset, load_data
+from flatmeter.data.sources import as_dataset, is_text, load_data
+from flatmeter.data.text import Tokenizer
 from flatmeter.errors import UsageError
 from flatmeter.missing import missing
-from flatmeter.model.registry import LIBRARIES, build_model
+from flatmeter.model.hugging_face import config_of, describe, tokenizer_of
+from flatmeter.model.hugging_face_config import PREFIX
+from flatmeter.model.registry import build_model, library_of
 from flatmeter.own_code import source_hash
 from flatmeter.recognition import recognised, settle_model
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
+from flatmeter.suitability import check_parts, check_suitable
 from flatmeter.words import project_words, settle, sidecar, which_weights
 
 DataSpec = str | Dataset | tuple[Tensor, Tensor] | torch.utils.data.Dataset[Any]
@@ -168,13 +172,18 @@ class Loader:
         self.given = {k: v for k, v in given.items() if v is not None}
         self.samples, self.seed, self.tell = samples, seed, tell
         self.project = project_words() if project is None else project
-        self._data: tuple[str, Dataset] | None = None
+        self._data: tuple[tuple[str, Tokenizer | None], Dataset] | None = None
 
     def load(self, path: str | Path) -> Subject:
         """The subject of one checkpoint; raises what :func:`load` raises."""
         network = self.network(path, data=True)
-        data = self.dataset(network.words)
-        loss, said = settle_loss(network.words.get("loss"), data, where=str(path))
+        config = config_of(network.words["model"], network.words["model_args"])
+        data = self.dataset(network)
+        check_parts(network.model, data)
+        named = network.words.get("loss") or (config.loss if config else None)
+        loss, said = settle_loss(named, data, where=str(path))
+        if config is not None:
+            said += check_suitable(config, data, loss)
         if isinstance(loss, FunctionLoss):
             network.recipe["loss_source"] = source_hash(loss.spec)
         return Subject(
@@ -204,6 +213,8 @@ class Loader:
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
         inference = settle_model(words, checkpoint, self.tell)
+        # A configuration that is refused is no reason to ask for data first.
+        config_of(words["model"], words["model_args"])
         lacking = [n for n in ("model", *(["data"] if data else [])) if words[n] is None]
         if data and words["loss"] is None and own.get("loss"):
             lacking.append("loss")
@@ -219,18 +230,25 @@ class Loader:
         spec, args = words["model"], dict(words["model_args"])
         if isinstance(spec, nn.Module):
             return spec, {"model": type(spec).__qualname__}
-        model = build_model(spec, args)
-        library = spec.partition(":")[0] in LIBRARIES
+        model = build_model(spec, args, initialised=False)
+        if spec.startswith(PREFIX):
+            return model, describe(spec[len(PREFIX) :], args)
+        library = library_of(spec)
         source = None if library else source_hash(spec)
         return model, {"model": spec, "model_args": args, "source": source}
 
-    def dataset(self, words: Mapping[str, Any]) -> Dataset:
-        """The data that the words name; the source read last is kept for the next checkpoint."""
-        spec = words["data"]
+    def dataset(self, network: Network) -> Dataset:
+        """The data that a network's words name; the source read last is kept for the next."""
+        words = network.words
+        spec, samples, seed = words["data"], self.samples, self.seed
         if not isinstance(spec, str):
-            return as_dataset(spec, name="data", samples=self.samples, seed=self.seed)
-        if self._data is None or self._data[0] != spec:
-            self._data = spec, load_data(spec, samples=self.samples, seed=self.seed)
+            return as_dataset(spec, name="data", samples=samples, seed=seed)
+        tokenizer = None
+        if is_text(spec):
+            tokenizer = tokenizer_of(words["model"], words["model_args"], network.checkpoint.path)
+        if self._data is None or self._data[0] != (spec, tokenizer):
+            data = load_data(spec, samples=samples, seed=seed, tokenizer=tokenizer)
+            self._data = (spec, tokenizer), data
         return self._data[1]
 
 
@@ -246,6 +264,9 @@ def settle_loss(spec: LossSpec | None, data: Dataset, where: str) -> tuple[Loss,
         return load_loss(spec), ()
     if callable(spec):
         return FunctionLoss(spec, getattr(spec, "__qualname__", repr(spec))), ()
+    if data.loss is not None:
+        said = "each token is predicted from those before it, with the loss " + data.loss
+        return load_loss(data.loss), (said,)
     if data.targets.dtype.is_floating_point:
         raise UsageError(
             "nothing says which loss the network was trained with",

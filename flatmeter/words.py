@@ -13,9 +13,9 @@ from flatmeter.config.layers import nearest_file
 from flatmeter.config.yaml_file import read_yaml
 from flatmeter.data.tensor_file import ENDINGS
 from flatmeter.errors import UsageError
-from flatmeter.model.registry import LIBRARIES
+from flatmeter.model.registry import library_of
 
-_SOURCES = ("digits", "torchvision", "imagefolder")
+_SOURCES = ("digits", "torchvision", "imagefolder", "text")
 
 
 def settle(sources: Sequence[Mapping[str, Any]], *, own: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def names_code(name: str, value: Any) -> bool:
     if not isinstance(value, str):
         return False
     if name == "model":
-        return value.rpartition(":")[0] not in ("", *LIBRARIES)
+        return ":" in value and not library_of(value)
     if name == "data":
         kind = value.partition("@")[0].partition(":")[0]
         return kind not in _SOURCES and not value.lower().endswith(ENDINGS)

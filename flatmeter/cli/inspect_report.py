@@ -124,7 +124,10 @@ def _network(network: Network) -> dict[str, Any]:
         "candidates": [_architecture(one) for one in inference.exact] if inference else [],
         "nearest": [_difference(one) for one in inference.nearest] if inference else [],
         "input_shape": list(network.input_shape) or None,
+        "positions": network.positions,
         "classes": network.classes,
+        "architecture": network.architecture or None,
+        "unbuilt": network.unbuilt or None,
     }
 
 

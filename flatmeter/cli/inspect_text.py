@@ -20,6 +20,8 @@ from flatmeter.model.infer import Architecture, in_words
 
 _PLACES = {
     "@DIR": "DIR is the folder of the data",
+    "text:FILE": "FILE is a text that it learnt from",
+    "FILE.pt": "FILE.pt holds input_ids, attention_mask and labels",
     "path/to/net.py:factory": "path/to/net.py:factory builds the network",
     "path/to/data.py:factory": "path/to/data.py:factory gives the data",
 }
@@ -132,9 +134,14 @@ def _value(value: Any) -> str:
 
 
 def _network(network: Network) -> list[str]:
+    if not network.model and network.unbuilt:
+        return network.unbuilt.splitlines()
     if not network.model:
         return describe(network.inference)
-    name = str(Architecture(network.model, network.args or {}))
+    name = str(Architecture(network.architecture or network.model, network.args or {}))
+    if network.unbuilt:
+        head, *rest = network.unbuilt.splitlines()
+        return [f"{name}, named by {network.said_by}; {head}", *rest]
     if not network.said_by:
         return [f"{name}, told by names and shapes"]
     if network.code:
@@ -148,6 +155,9 @@ def _network(network: Network) -> list[str]:
 
 
 def _input(network: Network) -> str:
+    if network.positions is not None:
+        known = f"up to {network.positions:,} tokens"
+        return known if network.classes is None else f"{known}; {network.classes:,} outputs"
     shape = " × ".join("any" if n is None else str(n) for n in network.input_shape)
     known = shape or "shape not known"
     if network.inference is not None and shape and "image_size" not in (network.args or {}):

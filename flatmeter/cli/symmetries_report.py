@@ -196,7 +196,7 @@ class _Report:
         if self.request.input_shape is not None or network.words["data"] is None:
             return None
         try:
-            data = self.loader.dataset(network.words)
+            data = self.loader.dataset(network)
         except FlatmeterError as error:
             if self.given.get("data"):
                 raise

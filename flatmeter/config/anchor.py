@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+#: Of the windows of a text, before its file.
+_LENGTH = re.compile(r"\d+@")
 
 
 def anchored(name: str, value: Any, folder: Path) -> Any:
@@ -28,7 +32,10 @@ def anchored(name: str, value: Any, folder: Path) -> Any:
 
 
 def _spec(spec: str, folder: Path) -> str:
-    """``name@DIR``, ``file.py:factory`` or ``file.pt`` with an absolute path."""
+    """A source or factory with an absolute path, in each form that holds a path."""
+    kind, _, rest = spec.partition(":")
+    if kind in ("hf", "text") and rest and not _LENGTH.match(rest):
+        return f"{kind}:{folder / Path(rest).expanduser()}"
     source, at, directory = spec.partition("@")
     if at:
         return f"{source}@{folder / Path(directory).expanduser()}"

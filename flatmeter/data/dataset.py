@@ -24,6 +24,9 @@ class Dataset:
         notes: what was done to the samples, for people.
         source_size: samples of the source that these were drawn from at random; ``None`` where
             they are all there is.
+        loss: name of the loss that the targets are for, where the source knows it.
+        parts: names of what is stacked in the second dimension of the inputs: tokens and what a
+            tokenizer gives beside them.
 
     Raises:
         DataError: no sample, lengths that differ, a dtype that no network takes, or a value that
@@ -36,6 +39,8 @@ class Dataset:
     classes: int | None = None
     notes: tuple[str, ...] = ()
     source_size: int | None = None
+    loss: str | None = None
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for role, tensor in (("inputs", self.inputs), ("targets", self.targets)):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.subset import gather, subset_indices, subset_note
+from flatmeter.data.tokens import PARTS, are_tokens, token_dataset
 from flatmeter.errors import DataError
 
 INPUT_KEYS = ("inputs", "input", "x", "images", "data")
@@ -22,8 +23,9 @@ def as_dataset(value: Any, *, name: str, samples: int | None = None, seed: int =
     """The value as a Dataset, of all samples or of a seeded subset.
 
     Args:
-        value: a :class:`Dataset`, ``(inputs, targets)``, a mapping with two such entries, or a
-            PyTorch data set of pairs, of which only the samples in the subset are read.
+        value: a :class:`Dataset`, ``(inputs, targets)``, a mapping with two such entries or with
+            ``input_ids``, integers ``[n, T]`` whose next ones are to be predicted, or a PyTorch
+            data set of pairs, of which only the samples in the subset are read.
         name: where it came from.
         samples: size of the subset, ``None`` for all.
         seed: of the subset.
@@ -31,10 +33,12 @@ def as_dataset(value: Any, *, name: str, samples: int | None = None, seed: int =
     Raises:
         DataError: it is something else, or the samples do not fit together.
     """
-    if isinstance(value, Dataset):
-        return _subset(value, samples, seed)
     if isinstance(value, Mapping):
         value = from_mapping(value, name)
+    if are_tokens(value):
+        value = token_dataset({PARTS[0]: value.detach()}, None, name)
+    if isinstance(value, Dataset):
+        return _subset(value, samples, seed)
     if isinstance(value, (tuple, list)):
         return _from_pair(value, name, samples, seed)
     if isinstance(value, torch.utils.data.DataLoader):
@@ -52,17 +56,33 @@ def as_dataset(value: Any, *, name: str, samples: int | None = None, seed: int =
     return _from_samples(value, name, samples, seed)
 
 
-def from_mapping(value: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
-    """The entries of a mapping that hold inputs and targets.
+def from_mapping(value: Mapping[Any, Any], name: str) -> tuple[Any, Any] | Dataset:
+    """The entries of a mapping that hold inputs and targets, or sequences of tokens.
 
     Raises:
         DataError: no entry, or more than one, is called so; lists what there is.
     """
-    return _entry(value, INPUT_KEYS, "inputs", name), _entry(value, TARGET_KEYS, "targets", name)
+    labelled = bool(_called(value, TARGET_KEYS))
+    if PARTS[0] in value:
+        parts = {part: _tensor(value[part], name) for part in PARTS if part in value}
+        targets = _entry(value, TARGET_KEYS, "targets", name) if labelled else None
+        return token_dataset(parts, None if targets is None else _labels(targets, name), name)
+    inputs = _entry(value, INPUT_KEYS, "inputs", name)
+    if not labelled and are_tokens(tokens := _tensor(inputs, name)):
+        return token_dataset({PARTS[0]: tokens}, None, name)
+    return inputs, _entry(value, TARGET_KEYS, "targets", name)
+
+
+def _labels(value: Any, name: str) -> Tensor:
+    return _targets(_tensor(value, name))
+
+
+def _called(value: Mapping[Any, Any], known: tuple[str, ...]) -> list[Any]:
+    return [key for key in value if isinstance(key, str) and key.lower() in known]
 
 
 def _entry(value: Mapping[Any, Any], known: tuple[str, ...], role: str, name: str) -> Any:
-    found = [key for key in value if isinstance(key, str) and key.lower() in known]
+    found = _called(value, known)
     if len(found) != 1:
         said = f"{role} could be {' or '.join(found)}" if found else f"no entry holds {role}"
         raise DataError(

@@ -8,12 +8,14 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.digits import load_digits
 from flatmeter.data.image_folder import SIZE, load_image_folder
 from flatmeter.data.pairs import as_dataset
 from flatmeter.data.tensor_file import ENDINGS, load_tensor_file, near_file
+from flatmeter.data.text import Tokenizer, load_text
 from flatmeter.data.torchvision_source import load_torchvision
 from flatmeter.errors import DataError, FlatmeterError
 from flatmeter.importing import is_import_spec, load_object, raised_at
@@ -26,17 +28,29 @@ FORMS: Mapping[str, str] = MappingProxyType(
         "digits[:train|:test]": "1,797 real 8×8 images of digits, shipped with flatmeter",
         "torchvision:NAME[:SPLIT]@DIR": "a data set of torchvision that lies in DIR",
         "imagefolder[:SIZE]@DIR": "images in one folder for each class",
-        "FILE.pt": "a mapping with inputs and targets, or (inputs, targets), saved by PyTorch",
+        "text:FILE, text:LENGTH@FILE": "a text in windows of tokens, for language models",
+        "FILE.pt": "a mapping with inputs and targets, (inputs, targets) or tokens, by PyTorch",
         "FILE.npz": "a NumPy archive with inputs and targets",
         "pkg.mod:factory": "a function that returns (inputs, targets) or a PyTorch data set",
         "file.py:factory": "the same in a file",
     }
 )
 
-_BUILT_IN = ("digits", "torchvision", "imagefolder")
+_BUILT_IN = ("digits", "torchvision", "imagefolder", "text")
 
 
-def load_data(spec: str, *, samples: int | None = 4096, seed: int = 0) -> Dataset:
+def is_text(spec: str) -> bool:
+    """A source whose windows depend on the network's tokenizer."""
+    return spec.startswith(("text:", "text@"))
+
+
+def load_data(
+    spec: str,
+    *,
+    samples: int | None = 4096,
+    seed: int = 0,
+    tokenizer: Tokenizer | None = None,
+) -> Dataset:
     """Data in a fixed order, without augmentation; all samples or a seeded subset.
 
     Args:
@@ -44,6 +58,7 @@ def load_data(spec: str, *, samples: int | None = 4096, seed: int = 0) -> Datase
         samples: size of the subset, drawn without replacement and kept in the source's order;
             ``None``, or as many as there are, takes all.
         seed: of the subset.
+        tokenizer: of the network, for texts.
 
     Raises:
         DataError: the source is unknown or cannot be read; says what to do.
@@ -60,6 +75,10 @@ def load_data(spec: str, *, samples: int | None = 4096, seed: int = 0) -> Datase
     if kind == "imagefolder":
         folder = _folder(spec, rest)
         return load_image_folder(folder, size=_size(detail), samples=samples, seed=seed)
+    if is_text(spec):
+        path, length = _text(spec)
+        options: dict[str, Any] = {"name": spec, "samples": samples, "seed": seed}
+        return load_text(path, tokenizer, length=length, **options)
     if spec.lower().endswith(ENDINGS):
         return load_tensor_file(Path(spec).expanduser(), samples=samples, seed=seed)
     if is_import_spec(spec) and not _misspelt(kind):
@@ -85,6 +104,21 @@ def _size(text: str) -> int:
             f"{text!r} is not a size in pixels", where="--data", hint="write imagefolder:224@DIR"
         )
     return int(text)
+
+
+def _text(spec: str) -> tuple[Path, int | None]:
+    """The file, and the length of windows where it is said."""
+    rest = spec.partition(":")[2] or spec.removeprefix("text@")
+    length, at, file = rest.partition("@")
+    if not (at and length.isdecimal()):
+        return Path(rest).expanduser(), None
+    if int(length) < 2:
+        raise DataError(
+            f"windows of {length} tokens leave nothing to predict",
+            where="--data",
+            hint=f"write text:128@{file}",
+        )
+    return Path(file).expanduser(), int(length)
 
 
 def _misspelt(kind: str) -> bool:

@@ -14,16 +14,17 @@ from flatmeter.checkpoint.read import READERS, readable_format
 from flatmeter.checkpoint.recognise import first_bytes
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.pairs import as_dataset, from_mapping
+from flatmeter.data.tokens import are_tokens
 from flatmeter.errors import CheckpointRefused, DataError
 
 ENDINGS = (".pt", ".pth", ".npz")
 
 
 def load_tensor_file(path: Path, *, samples: int | None = None, seed: int = 0) -> Dataset:
-    """Inputs and targets from a file.
+    """Inputs and targets, or tokens, from a file.
 
     Args:
-        path: a ``.npz``, or a ``.pt`` that holds a mapping or ``(inputs, targets)``.
+        path: a ``.npz``, or a ``.pt`` that holds a mapping, ``(inputs, targets)`` or tokens.
         samples: size of a seeded subset, ``None`` for all.
         seed: of that subset.
 
@@ -38,11 +39,11 @@ def load_tensor_file(path: Path, *, samples: int | None = None, seed: int = 0) -
         value = _read_npz(path) if path.suffix == ".npz" else _read_pt(path)
     except OSError as error:
         raise DataError(f"cannot read it: {error.strerror or error}", where=str(path)) from error
-    if not isinstance(value, (dict, tuple, list)):
+    if not isinstance(value, (dict, tuple, list, Dataset)) and not are_tokens(value):
         raise DataError(
             f"it holds {type(value).__name__}, not inputs and targets",
             where=str(path),
-            hint="save {'inputs': x, 'targets': y} or (x, y)",
+            hint="save {'inputs': x, 'targets': y} or (x, y); tokens alone are integers [n, T]",
         )
     return as_dataset(value, name=str(path), samples=samples, seed=seed)
 
@@ -57,7 +58,7 @@ def near_file(path: Path) -> Path | None:
     return path.with_name(min(close)) if close else None
 
 
-def _read_npz(path: Path) -> tuple[Any, Any]:
+def _read_npz(path: Path) -> tuple[Any, Any] | Dataset:
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):

@@ -1,4 +1,4 @@
-"""Networks by name: the zoo, torchvision, timm, and a person's own code."""
+"""Networks by name: the zoo, torchvision, timm, Hugging Face folders, a person's own code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from torch import nn
 from flatmeter.errors import FlatmeterError, UsageError
 from flatmeter.import_torchvision import import_torchvision
 from flatmeter.importing import is_import_spec, load_object, raised_at
+from flatmeter.model.hugging_face import build_hugging_face
 from flatmeter.model.stem import with_first_layer
 from flatmeter.model.zoo import ZOO
 
-LIBRARIES = ("zoo", "torchvision", "timm")
+LIBRARIES = ("zoo", "torchvision", "timm", "hf")
 
 #: Arguments by which libraries fetch or unpickle weights; the weights are the checkpoint's.
 _WEIGHTS = {
@@ -29,21 +30,34 @@ _WEIGHTS = {
 }
 
 
-def build_model(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
+def library_of(spec: str) -> str:
+    """The library, one of :data:`LIBRARIES`, that a name begins with; empty for a person's code."""
+    head, colon, _ = spec.partition(":")
+    return head if colon and head in LIBRARIES else ""
+
+
+def build_model(
+    spec: str, args: Mapping[str, Any] | None = None, *, initialised: bool = True
+) -> nn.Module:
     """Build the network that a name stands for, with fresh weights.
 
     The state of torch's random generator is left as it was.
 
     Args:
-        spec: ``mlp`` or ``zoo:mlp``, ``torchvision:resnet18``, ``timm:…``, ``pkg.mod:factory`` or
-            ``file.py:factory``; a factory is a function or class that gives an ``nn.Module``, or
-            such a module itself.
+        spec: ``mlp`` or ``zoo:mlp``, ``torchvision:resnet18``, ``timm:…``, ``hf:FOLDER``,
+            ``pkg.mod:factory`` or ``file.py:factory``; a factory is a function or class that gives
+            an ``nn.Module``, or such a module itself.
         args: keyword arguments of the factory.
+        initialised: where all weights are to be replaced, large networks need not begin with any.
 
     Raises:
         UsageError: unknown name, arguments that the factory does not take, or code that fails.
+        CheckpointRefused: the configuration in a folder is not one of a network that is built.
     """
     args = dict(args or {})
+    if library_of(spec) == "hf":
+        with torch.random.fork_rng(devices=[]):
+            return build_hugging_face(spec.partition(":")[2], args, initialised=initialised)
     library, _, name = spec.rpartition(":")
     if library in ("", "zoo"):
         factory: Any = _known(name, ZOO, f"{library}:" if library else "")
@@ -153,7 +167,7 @@ def _unknown(spec: str, known: Any, word: str) -> UsageError:
         f"unknown network {spec!r}",
         where="--model",
         hint=f"{nearest}known: zoo:NAME ({', '.join(ZOO)}), torchvision:NAME, timm:NAME, "
-        "pkg.mod:factory, file.py:factory; see flatmeter list models",
+        "hf:FOLDER, pkg.mod:factory, file.py:factory; see flatmeter list models",
     )
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flatmeter.data.tokens import IGNORED
 from flatmeter.errors import DataError
 from flatmeter.risk.cross_entropy import CrossEntropy
 from flatmeter.risk.losses import Loss, in_words
-
-IGNORED = -100
-"""Label of what does not count, as in PyTorch and transformers."""
 
 
 class CausalLM(Loss):

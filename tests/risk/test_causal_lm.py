@@ -37,7 +37,10 @@ def test_it_is_the_mean_over_predicted_tokens(ignored):
     assert float(loss.total(z, y)) / count == pytest.approx(float(mean), rel=1e-12)
     assert loss.correct(z, y) == (hits, count)
     # However sequences of unequal counts are put into batches.
-    parts = [(float(loss.total(a, b)), loss.count(b)) for a, b in zip(z.split(2), y.split(2))]
+    parts = [
+        (float(loss.total(a, b)), loss.count(b))
+        for a, b in zip(z.split(2), y.split(2), strict=True)
+    ]
     assert sum(t for t, _ in parts) / sum(c for _, c in parts) == pytest.approx(float(mean))
     (remark,) = loss.remarks(z[:2], y)
     assert f"{count} predicted tokens of 5 sequences" in remark
