@@ -256,6 +256,7 @@ def _write_words(path: Path, network: Network) -> None:
     own = network.checkpoint.metadata.get("model") is not None
     if not sidecar(network.checkpoint.path) and not (own and path.suffix == SAFETENSORS):
         return
-    words = {k: anchored(k, v, Path.cwd()) for k, v in network.words.items() if v}
+    said = {k: v for k, v in network.words.items() if v and not isinstance(v, nn.Module)}
+    words = {k: anchored(k, v, Path.cwd()) for k, v in said.items()}
     text = _HEADER + yaml.safe_dump(words, sort_keys=False)
     write_whole(path.with_name(path.name + ".yaml"), text.encode())

@@ -76,8 +76,8 @@ def _offered(module: ModuleType, attribute: str) -> str:
 
 
 def _load(name: str, where: str) -> ModuleType:
-    with _importable(Path.cwd()), _told(name, where):
-        return _beside_torchvision(lambda: importlib.import_module(name))
+    with importable(Path.cwd()), _told(name, where):
+        return beside_torchvision(lambda: importlib.import_module(name))
 
 
 def _load_file(path: Path, where: str) -> ModuleType:
@@ -90,12 +90,12 @@ def _load_file(path: Path, where: str) -> ModuleType:
     # Dataclasses and pickling look a class's module up by name.
     sys.modules[spec.name] = module
     run = partial(spec.loader.exec_module, module)
-    with _importable(path.resolve().parent), _told(str(path), where):
-        _beside_torchvision(run)
+    with importable(path.resolve().parent), _told(str(path), where):
+        beside_torchvision(run)
     return module
 
 
-def _beside_torchvision(run: Callable[[], _T]) -> _T:
+def beside_torchvision(run: Callable[[], _T]) -> _T:
     """Run imports; once more where they failed on a torchvision that we know how to import."""
     try:
         return run()
@@ -118,7 +118,8 @@ def _is_torchvisions(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
+    """Modules in a folder can be imported meanwhile."""
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -45,6 +45,25 @@ def source_hash(spec: str) -> str | None:
                 waiting.append(other)
     texts = [source, *(found[name] for name in sorted(found) if name != module.__name__)]
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
+
+
+def sources_hash(names: Iterable[str]) -> str | None:
+    """Hash of a person's own code behind names that were unpickled.
+
+    Args:
+        names: of classes and functions, with their modules before a dot.
+
+    Returns:
+        ``None`` where all of them are a library's.
+    """
+    found = {}
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        loaded = sys.modules.get(module)
+        if loaded is not None and not _of_library(loaded):
+            found[module] = source_hash(f"{module}:{attribute}")
+    own = [str(found[module]) for module in sorted(found) if found[module] is not None]
+    return hashlib.sha256("".join(own).encode()).hexdigest()[:16] if own else None
 
 
 def _source(module: ModuleType) -> str | None:

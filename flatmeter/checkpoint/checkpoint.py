@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Checkpoint:
         sha256: of the file's bytes.
         key: dotted path of the entry that the weights were taken from, empty for the whole file.
         notes: which of several candidates was taken, and the like.
+        ran: classes and functions of the file that were run (``--trust-pickle``); empty for every
+            file that was read as data.
+        module: the network itself, where such a file holds it.
     """
 
     path: Path
@@ -33,3 +36,5 @@ class Checkpoint:
     sha256: str = ""
     key: str = ""
     notes: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+    module: nn.Module | None = None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class Content:
@@ -14,9 +16,14 @@ class Content:
     Args:
         value: nested mappings and lists of tensors and plain values.
         stored: what the format says of the file besides.
-        notes: what was not read.
+        notes: what was not read, or was run.
+        ran: classes and functions that the file names and that were run, where a person asked for
+            it; empty for files that are read as data.
+        modules: networks in such a file, by the dotted path of their weights.
     """
 
     value: Any
     stored: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,15 +14,16 @@ _MAX_OPCODES = 200_000
 
 #: What torch.save writes of tensors and plain containers.
 _ORDINARY = re.compile(
-    r"collections\.(OrderedDict|Counter|defaultdict)"
+    r"collections\.(OrderedDict|Counter)"
     r"|torch\.(_utils|_tensor)\._rebuild\w+"
     r"|torch\.(cuda\.|storage\.)?\w*Storage"
-    r"|torch\.nn\.parameter\.(Parameter|Buffer)"
+    r"|torch\.nn\.parameter\.Parameter"
     r"|torch\.(Size|device|Tensor|serialization\._get_layout|bfloat16|bool|q?u?int\d+|float\w+)"
-    r"|(__builtin__|builtins)\.(set|frozenset|dict|list|bytearray|complex)"
+    r"|(__builtin__|builtins)\.(set|bytearray|complex)"
     r"|_codecs\.encode|argparse\.Namespace"
 )
 _STRINGS = ("UNICODE", "STRING")
+_PROTO = re.compile(rb"\x80.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class PickleNames:
         every: ``module.name`` of everything that is named, in order.
         unusual: those besides tensors and containers.
         whole: the object itself, not an entry of it, is made by the first of them.
+        protocol: version of the pickle's format, 0 where it does not say.
     """
 
     every: tuple[str, ...]
     unusual: tuple[str, ...]
     whole: bool
+    protocol: int = 0
 
 
 def pickle_names(data: bytes, *, skip: int = 0) -> PickleNames:
@@ -51,10 +54,12 @@ def pickle_names(data: bytes, *, skip: int = 0) -> PickleNames:
     """
     stream = io.BytesIO(data)
     found: list[tuple[str, bool]] = []
+    start = 0
     try:
         for _ in range(skip):
             for _ in pickletools.genops(stream):
                 pass
+        start = stream.tell()
         found.extend(_globals(stream))
     except Exception:
         # Whatever is wrong with the rest, the names before it are worth saying.
@@ -64,7 +69,13 @@ def pickle_names(data: bytes, *, skip: int = 0) -> PickleNames:
         tuple(dict.fromkeys(name for name, _ in found)),
         tuple(dict.fromkeys(name for name, _ in unusual)),
         whole=any(first for _, first in unusual),
+        protocol=data[start + 1] if _PROTO.match(data, start) else 0,
     )
+
+
+def unusual(names: Iterable[str]) -> list[str]:
+    """Names besides those of tensors and containers."""
+    return [name for name in names if not _ORDINARY.fullmatch(name)]
 
 
 def _globals(stream: io.BytesIO) -> Iterator[tuple[str, bool]]:

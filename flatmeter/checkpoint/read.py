@@ -16,10 +16,11 @@ from flatmeter.checkpoint.fingerprint import files_of, sha256
 from flatmeter.checkpoint.formats import Format
 from flatmeter.checkpoint.hugging_face_folder import read_hugging_face
 from flatmeter.checkpoint.recognise import recognise
-from flatmeter.checkpoint.refusals import refuse_format, refuse_unknown
+from flatmeter.checkpoint.refusals import NeedsTrust, refuse_format, refuse_unknown
 from flatmeter.checkpoint.safetensors_file import read_safetensors
 from flatmeter.checkpoint.tensors import plain_tensors
 from flatmeter.checkpoint.torch_file import read_torch_legacy, read_torch_zip
+from flatmeter.checkpoint.unpickle import CODE, read_trusted
 from flatmeter.checkpoint.unwrap import averaged, unwrap
 from flatmeter.checkpoint.words import read_words
 from flatmeter.errors import CheckpointRefused, UsageError
@@ -36,7 +37,9 @@ READERS: Mapping[Format, Callable[[Path], Content]] = MappingProxyType(
 )
 
 
-def read(path: str | Path, *, key: str | None = None, ema: bool = False) -> Checkpoint:
+def read(
+    path: str | Path, *, key: str | None = None, ema: bool = False, trust_pickle: bool = False
+) -> Checkpoint:
     """Read a checkpoint without running anything that it holds.
 
     Args:
@@ -44,6 +47,8 @@ def read(path: str | Path, *, key: str | None = None, ema: bool = False) -> Chec
         key: dotted path of the entry that holds the weights; by default known wrappers are
             looked through in their documented order.
         ema: take the averaged weights instead.
+        trust_pickle: a file that cannot be read so has its code run, with all the rights of who
+            runs this. What can be read as data still is.
 
     Raises:
         CheckpointRefused: the file is unsafe, broken or of a format that is not read.
@@ -51,7 +56,7 @@ def read(path: str | Path, *, key: str | None = None, ema: bool = False) -> Chec
     """
     path = Path(path)
     try:
-        return _read(path, key, ema)
+        return _read(path, key, ema, trust_pickle)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CheckpointRefused(
@@ -75,11 +80,13 @@ def readable_format(path: Path) -> Format:
     return found
 
 
-def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
-    found = readable_format(path)
+def _read(path: Path, key: str | None, ema: bool, trust_pickle: bool) -> Checkpoint:
+    found = recognise(path)
+    if found is None or found not in CODE or not trust_pickle:
+        found = readable_format(path)
     before = _state(path)
     digest = sha256(path)
-    content = READERS[found](path)
+    content = _content(path, found, trust_pickle)
     if before != _state(path):
         raise CheckpointRefused(
             "the file changed while it was read", where=str(path), hint="wait until it is written"
@@ -98,7 +105,19 @@ def _read(path: Path, key: str | None, ema: bool) -> Checkpoint:
         sha256=digest,
         key=weights.key,
         notes=(*taken, *weights.notes, *dropped, *content.notes),
+        ran=content.ran,
+        module=content.modules.get(weights.key),
     )
+
+
+def _content(path: Path, found: Format, trust_pickle: bool) -> Content:
+    if found in READERS:
+        try:
+            return READERS[found](path)
+        except NeedsTrust:
+            if not trust_pickle:
+                raise
+    return read_trusted(path)
 
 
 def _state(path: Path) -> list[tuple[str, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ _OTHERS = (
 )  # fmt: skip
 
 
+class NeedsTrust(CheckpointRefused):
+    """A file that only ``--trust-pickle`` reads."""
+
+
 def refuse_format(path: Path, found: Format) -> CheckpointRefused:
     """The refusal of a format that is known but not read, with the way to convert it."""
     hint = CONVERSIONS[found].replace("FILE", path.name).replace("FOLDER", str(path))
@@ -33,6 +38,8 @@ def refuse_format(path: Path, found: Format) -> CheckpointRefused:
         return CheckpointRefused(
             "the file is damaged: it ends too early", where=str(path), hint=hint
         )
+    if found in (Format.TORCHSCRIPT, Format.PICKLE):
+        hint += f"\n{_door(path)}"
     article = "an" if found.value[0] in "AEHIO" else "a"
     return CheckpointRefused(f"this is {article} {found.value} file", where=str(path), hint=hint)
 
@@ -88,15 +95,58 @@ def refuse_pickled(path: Path, names: Sequence[str], *, whole: bool) -> Checkpoi
     """
     listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     name = os.fspath(path.name)
-    part = "loaded" if whole else "loaded['state_dict']  # or whichever entry holds the weights"
-    taken = f"{part}.state_dict()" if whole else part
-    return CheckpointRefused(
+    taken = (
+        "loaded.state_dict()  # of a module; of a mapping: dict(loaded)"
+        if whole
+        else "loaded['state_dict']  # or whichever entry holds the weights"
+    )
+    if any(name.startswith("torch.distributed.") for name in names):
+        return _refuse_sharded(path, listed)
+    return NeedsTrust(
         f"it is {'a whole pickled object' if whole else 'a pickle'} that names code: {listed}",
         where=str(path),
         hint="loading it would run that code; where you trust it, re-save the weights alone:\n"
         f"  loaded = torch.load({name!r}, map_location='cpu', weights_only=False)\n"
         f"  weights = {taken}\n"
-        f"  torch.save(weights, {path.stem + '-weights.pt'!r})",
+        f"  torch.save(weights, {path.stem + '-weights.pt'!r})\n{_door(path)}",
+    )
+
+
+def refuse_protocol(path: Path, protocol: int) -> CheckpointRefused:
+    """The refusal of a pickle that holds nothing unusual, but is written in an unusual way."""
+    return NeedsTrust(
+        f"it is pickled by protocol {protocol}, which is not read without running it",
+        where=str(path),
+        hint="where you trust it, save it again without pickle_protocol:\n"
+        f"  loaded = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
+        f"  torch.save(loaded, {path.stem + '-again.pt'!r})\n{_door(path)}",
+    )
+
+
+def refuse_costly(path: Path) -> CheckpointRefused:
+    """The refusal of a pickle that asks for far more than its bytes."""
+    return NeedsTrust(
+        "its pickle would unfold to far more than the file holds",
+        where=str(path),
+        hint="where you trust it, load it and torch.save(model.state_dict(), 'weights.pt')\n"
+        + _door(path),
+    )
+
+
+def _door(path: Path) -> str:
+    """The only way to files that are read by running what they hold, and its danger."""
+    line = shlex.join(["flatmeter", "measure", str(path), "--trust-pickle"])
+    return f"or let it run, and do whatever you may do yourself:\n  {line}"
+
+
+def _refuse_sharded(path: Path, listed: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        f"it holds one process's part of a distributed network: {listed}",
+        where=str(path),
+        hint="save all of it from one process:\n"
+        "  from torch.distributed.checkpoint import state_dict\n"
+        "  whole = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)\n"
+        "  weights = state_dict.get_model_state_dict(model, options=whole)",
     )
 
 

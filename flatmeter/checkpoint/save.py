@@ -44,7 +44,7 @@ def clean_state(model: nn.Module) -> dict[str, Tensor]:
 
     Tied tensors stay one; a view of a larger tensor is copied, so that the rest is not stored.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     state: dict[str, Tensor] = {}
     kept: dict[tuple[Any, ...], Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -56,7 +56,7 @@ def clean_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DDP, DataParallel and torch.compile, whatever their order."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -17,7 +18,12 @@ from flatmeter.checkpoint.content import Content
 from flatmeter.checkpoint.formats import Format
 from flatmeter.checkpoint.pickle_cost import TooCostly, check_cost
 from flatmeter.checkpoint.pickle_names import PickleNames, pickle_names
-from flatmeter.checkpoint.refusals import refuse_damaged, refuse_pickled
+from flatmeter.checkpoint.refusals import (
+    refuse_costly,
+    refuse_damaged,
+    refuse_pickled,
+    refuse_protocol,
+)
 from flatmeter.checkpoint.zip_directory import (
     UNREADABLE,
     BrokenZip,
@@ -25,11 +31,12 @@ from flatmeter.checkpoint.zip_directory import (
     opened,
     read_member,
 )
-from flatmeter.errors import CheckpointRefused
 
 #: Admitted besides tensors and containers: a bag of values, in which training scripts keep flags.
 INERT: list[Any] = [argparse.Namespace]
 _SCANNED = 1 << 24
+#: The latest that torch reads as data, and its usual one.
+_PROTOCOL = 2
 #: Before its object, a file in the old format holds a magic number, a version and system facts.
 _LEGACY_PREAMBLE = 3
 
@@ -98,11 +105,7 @@ def _check_cost(path: Path, stream: IO[bytes], pickles: int) -> None:
     try:
         check_cost(stream, path.stat().st_size, pickles=pickles)
     except TooCostly as error:
-        raise CheckpointRefused(
-            "its pickle would unfold to far more than the file holds",
-            where=str(path),
-            hint="where you trust it, load it and torch.save(model.state_dict(), 'weights.pt')",
-        ) from error
+        raise refuse_costly(path) from error
     except Exception:
         # What is wrong with it, reading says, and as far as here it costs little.
         return
@@ -124,6 +127,15 @@ def _load(path: Path, source: Path | bytes, scan: Callable[[], PickleNames]) -> 
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError):
             names = scan()
-            if names.unusual:
-                raise refuse_pickled(path, names.unusual, whole=names.whole) from error
+            unusual = names.unusual or _not_admitted(error)
+            if unusual:
+                raise refuse_pickled(path, unusual, whole=names.whole) from error
+            if names.protocol > _PROTOCOL:
+                raise refuse_protocol(path, names.protocol) from error
         raise refuse_damaged(path, error) from error
+
+
+def _not_admitted(error: pickle.UnpicklingError) -> tuple[str, ...]:
+    """What torch refused to make, where that is a name like those of plain containers."""
+    found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+    return (found[1],) if found else ()
