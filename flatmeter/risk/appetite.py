@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,24 @@ class Appetite:
             held: samples whose graphs are kept between products.
         """
         return self.passing * batch + self.kept * max(0, held - batch)
+
+
+_MEASURED: OrderedDict[Hashable, Appetite] = OrderedDict()
+_KEPT = 64
+
+
+def once(kind: Hashable, measure: Callable[[], Appetite]) -> Appetite:
+    """What is measured once for all networks of a kind.
+
+    Args:
+        kind: everything that bytes depend on; the last few kinds are remembered.
+        measure: called for a kind that is new.
+    """
+    if kind not in _MEASURED:
+        _MEASURED[kind] = measure()
+        if len(_MEASURED) > _KEPT:
+            _MEASURED.popitem(last=False)
+    return _MEASURED[kind]
 
 
 def appetite(

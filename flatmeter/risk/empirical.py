@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Literal
 
 import torch
@@ -13,7 +13,8 @@ from torch.func import functional_call
 from flatmeter.data.dataset import Dataset
 from flatmeter.errors import DataError, NotApplicable
 from flatmeter.ranks.group import ALONE, current
-from flatmeter.risk.appetite import Appetite, appetite
+from flatmeter.risk.appetite import Appetite, appetite, once
+from flatmeter.risk.architecture import architecture
 from flatmeter.risk.attention import math_attention
 from flatmeter.risk.batch_norm import (
     BNMode,
@@ -146,7 +147,21 @@ class EmpiricalRisk:
         def total(point: Tensor, n: int) -> Tensor:
             return self.total(point, *self._feed.batch(0, n))
 
-        return appetite(total, self.theta, self.n, budget)
+        def measured() -> Appetite:
+            return appetite(total, self.theta, self.n, budget)
+
+        kind = self._kind()
+        return measured() if kind is None else once(kind, measured)
+
+    def _kind(self) -> Hashable | None:
+        """Everything that the memory of a product depends on; ``None`` where it is not known."""
+        built = architecture(self.module)
+        if built is None:
+            return None
+        x, y = self.data.inputs, self.data.targets
+        shapes = (self.n, x.shape[1:], x.dtype, y.shape[1:], y.dtype)
+        types = (self.device, self.dtype, self.forward_dtype)
+        return (built, type(self.loss), self.loss.name, self.samples_interact, shapes, types)
 
     def without_weight_decay(self) -> EmpiricalRisk:
         """The same risk with λ = 0, sharing everything else."""

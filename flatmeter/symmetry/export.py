@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,8 @@ class Graph:
         fixed: nodes that hold inputs, buffers, constants and parameters that are held fixed.
         outputs: nodes whose values the loss sees.
         values: of all nodes that no operator computes; empty where the graph cannot be run.
+        stored: nodes that hold a parameter or a buffer of the module, and its name.
+        fed: nodes that hold the inputs.
         unreached: parameters that these inputs do not reach, though others may.
         note: what a reader should know of a graph that is that of some inputs only.
     """
@@ -58,8 +60,27 @@ class Graph:
     fixed: tuple[Node, ...]
     outputs: tuple[Node, ...]
     values: Mapping[Node, Any] = field(default_factory=dict)
+    stored: Mapping[Node, str] = field(default_factory=dict)
+    fed: tuple[Node, ...] = ()
     unreached: tuple[str, ...] = ()
     note: str = ""
+
+    def without_numbers(self) -> Graph:
+        """The same graph for whatever weights and inputs: only constants keep their values."""
+        kept = {n: v for n, v in self.values.items() if n not in self.stored and n not in self.fed}
+        return replace(self, values=kept)
+
+    def with_numbers(self, module: nn.Module, inputs: Tensor) -> Graph:
+        """What :meth:`without_numbers` gave, for another network of the same architecture.
+
+        Args:
+            module: the network.
+            inputs: of the shape that it was exported with.
+        """
+        own = dict(module.named_parameters(remove_duplicate=False))
+        own |= dict(module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
+        held = {node: own[name] for node, name in self.stored.items()}
+        return replace(self, values={**self.values, **held, **dict.fromkeys(self.fed, inputs)})
 
     @property
     def is_static(self) -> bool:
@@ -110,11 +131,17 @@ def _graph(
     program: ExportedProgram, module: nn.Module, inputs: Tensor, names: Sequence[str]
 ) -> Graph:
     owners = {id(module.get_parameter(name)): name for name in names}
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    stored_by = {
+        name: spec.target.removeprefix("net.")
+        for name, spec in specs.items()
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)
+    }
     # A tied tensor may stand under several names; what counts is which tensor it is.
     owner_of = {
-        spec.arg.name: owners.get(id(module.get_parameter(spec.target.removeprefix("net."))))
-        for spec in program.graph_signature.input_specs
-        if spec.kind is InputKind.PARAMETER
+        name: owners.get(id(module.get_parameter(target)))
+        for name, target in stored_by.items()
+        if specs[name].kind is InputKind.PARAMETER
     }
     calls: list[Call] = []
     parameters: dict[Node, str] = {}
@@ -130,8 +157,11 @@ def _graph(
             parameters[node] = owner
         else:
             fixed.append(node)
-    values = _values(program, inputs, [*parameters, *fixed])
-    return Graph(tuple(calls), parameters, tuple(fixed), outputs, values)
+    held = [*parameters, *fixed]
+    values = _values(program, inputs, held)
+    stored = {node: stored_by[node.name] for node in held if node.name in stored_by}
+    fed = tuple(n for n in held if n.name in specs and specs[n.name].kind is InputKind.USER_INPUT)
+    return Graph(tuple(calls), parameters, tuple(fixed), outputs, values, stored, fed)
 
 
 def _values(program: ExportedProgram, inputs: Tensor, nodes: Sequence[Node]) -> dict[Node, Any]:

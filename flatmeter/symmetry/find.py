@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from flatmeter.symmetry.contradiction import contradiction
+from flatmeter.symmetry.export import Graph
 from flatmeter.symmetry.find_channels import find_channels
 from flatmeter.symmetry.group import Generator, SymmetryGroup
-from flatmeter.symmetry.kinds import Kinds
-from flatmeter.symmetry.network_graph import network_graph
 from flatmeter.symmetry.other_inputs import other_inputs
 from flatmeter.symmetry.rules import Equations
+from flatmeter.symmetry.solved import solved
 from flatmeter.symmetry.system import Vector
 from flatmeter.symmetry.verify import Evaluator, Factor, verified
 
@@ -36,18 +36,17 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
     """
     names = tuple(names)
     evaluator = Evaluator(module, inputs, names)
-    graph = network_graph(evaluator.module, evaluator.inputs, names)
+    found, graph = solved(evaluator, names)
     if graph.note:
         evaluator.others = other_inputs(evaluator.module, evaluator.inputs)
-    equations = Equations(graph)
-    solutions = _solutions(equations, names)
+    equations, solutions = found.equations, found.solutions
     generators, exact_error, error = verified(tuple(solutions), evaluator)
     notes = tuple(
-        _dropped(generator, vector, equations, evaluator)
+        _dropped(generator, vector, equations, graph, evaluator)
         for generator, vector in solutions.items()
         if generator not in generators
     )
-    channels, more = find_channels(graph, equations.null, evaluator)
+    channels, more = find_channels(graph, equations.null, found.channels, evaluator)
     if graph.note:
         more += (graph.note,)
     if equations.unknown:
@@ -67,21 +66,12 @@ def find_group(module: nn.Module, inputs: Tensor, names: Sequence[str]) -> Symme
     )
 
 
-def _solutions(equations: Equations, names: tuple[str, ...]) -> dict[Generator, Vector]:
-    """The null space, one generator for each of its vectors, in the order of the tensors."""
-    solutions = {}
-    kinds = Kinds(equations.graph, equations.of, equations.normalised)
-    for vector in equations.system.null_space(names):
-        moves = {name: int(vector[name]) for name in names if name in vector}
-        exact = not any(vector.get(u) for u in equations.normalised)
-        kind = kinds.kind(vector, moves)
-        solutions[Generator.of(moves, exact=exact, kind=kind)] = vector
-    position = {name: i for i, name in enumerate(names)}
-    return dict(sorted(solutions.items(), key=lambda item: [position[n] for n in item[0].moves]))
-
-
 def _dropped(
-    generator: Generator, vector: Vector, equations: Equations, evaluator: Evaluator
+    generator: Generator,
+    vector: Vector,
+    equations: Equations,
+    graph: Graph,
+    evaluator: Evaluator,
 ) -> str:
     """That evaluation contradicts a symmetry, and where."""
     step = 1.0 / max(abs(k) for k in generator.moves.values())
@@ -90,7 +80,7 @@ def _dropped(
     def expected(node: Node) -> float:
         return math.exp(step * vector.get(equations.of(node), 0))
 
-    found = contradiction(equations.graph, equations.null, element, expected, evaluator.rounding)
+    found = contradiction(graph, equations.null, element, expected, evaluator.rounding)
     where = f": scaling breaks along {found.chain}" if found else ""
     return (
         f"evaluation contradicts the symmetry \u201c{generator.words}\u201d, so it is left out "

@@ -11,16 +11,15 @@ from torch.fx import Node
 
 from flatmeter.randomness import derived_generator
 from flatmeter.symmetry.channel_equations import ChannelEquations
-from flatmeter.symmetry.channel_rules import channel_equations
+from flatmeter.symmetry.channel_laws import ChannelLaws
 from flatmeter.symmetry.channel_scales import ChannelScales, Scale, fixed, signed
-from flatmeter.symmetry.channels import numbered
 from flatmeter.symmetry.contradiction import contradiction
 from flatmeter.symmetry.export import Graph
 from flatmeter.symmetry.verify import Evaluator, Factor, change_under
 
 
 def find_channels(
-    graph: Graph, null: frozenset[Node], evaluator: Evaluator
+    graph: Graph, null: frozenset[Node], by_rules: ChannelLaws, evaluator: Evaluator
 ) -> tuple[ChannelScales, tuple[str, ...]]:
     """The scales of single channels, and what evaluation has against some of them.
 
@@ -30,12 +29,13 @@ def find_channels(
     Args:
         graph: of the evaluator's network.
         null: biases that change nothing.
+        by_rules: the laws by all rules.
         evaluator: of the network.
     """
     distrusted: dict[str, str] = {}
     while True:
-        equations = channel_equations(graph, null, distrusted)
-        laws, number = numbered(equations.laws, equations.ids)
+        found_laws = ChannelLaws.of(graph, null, distrusted) if distrusted else by_rules
+        equations, laws, number = found_laws.equations, found_laws.laws, found_laws.number
         if not number.any():
             return _scales({}, 1, null, graph, evaluator), tuple(distrusted.values())
         e = _random_factors(int(number.abs().max()) + 1)
