@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from flatmeter.checkpoint import Checkpoint, fit, read
+from flatmeter.checkpoint.unpickle import network_of
 from flatmeter.data.dataset import Dataset
 from flatmeter.data.sources import as_dataset, is_text, load_data
 from flatmeter.data.text import Tokenizer
@@ -23,7 +24,7 @@ from flatmeter.missing import missing
 from flatmeter.model.hugging_face import config_of, describe, tokenizer_of
 from flatmeter.model.hugging_face_config import PREFIX
 from flatmeter.model.registry import build_model, library_of
-from flatmeter.own_code import source_hash
+from flatmeter.own_code import source_hash, sources_hash
 from flatmeter.recognition import recognised, settle_model
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
@@ -66,6 +67,7 @@ class Subject:
         sha256: of the weights.
         recipe: the model's name and arguments, as far as they are known.
         notes: what reading the checkpoint had to say.
+        ran: classes and functions of the file that were run to read it (``--trust-pickle``).
     """
 
     name: str
@@ -75,6 +77,7 @@ class Subject:
     sha256: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         numbers = sum(p.numel() for p in self.model.parameters())
@@ -158,6 +161,7 @@ class Loader:
         seed: of that subset.
         project: what the project file says; the nearest one is read if left out.
         tell: given a sentence before minutes are spent on what networks look like.
+        trust_pickle: run the code of files that cannot be read otherwise; never a setting.
     """
 
     def __init__(
@@ -168,7 +172,9 @@ class Loader:
         seed: int = 0,
         project: Mapping[str, Any] | None = None,
         tell: Callable[[str], None] = warnings.warn,
+        trust_pickle: bool = False,
     ) -> None:
+        self.trust_pickle = trust_pickle
         self.given = {k: v for k, v in given.items() if v is not None}
         self.samples, self.seed, self.tell = samples, seed, tell
         self.project = project_words() if project is None else project
@@ -194,6 +200,7 @@ class Loader:
             sha256=network.checkpoint.sha256,
             recipe=network.recipe,
             notes=(*network.notes, *said),
+            ran=network.checkpoint.ran,
         )
 
     def network(self, path: str | Path, *, data: bool = False) -> Network:
@@ -209,9 +216,10 @@ class Loader:
         path = Path(path)
         beside = sidecar(path)
         key, ema = which_weights([self.given, beside, self.project], str(path))
-        checkpoint = read(path, key=key, ema=ema)
+        checkpoint = read(path, key=key, ema=ema, trust_pickle=self.trust_pickle)
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
+        said = self._of_the_file(words, checkpoint)
         inference = settle_model(words, checkpoint, self.tell)
         # A configuration that is refused is no reason to ask for data first.
         config_of(words["model"], words["model_args"])
@@ -222,8 +230,23 @@ class Loader:
             raise missing(checkpoint, lacking, inference)
         model, recipe = self._model(words)
         recipe["key"] = checkpoint.key if key or ema else None
-        notes = (*checkpoint.notes, *recognised(inference), *fit(model, checkpoint))
+        if model is checkpoint.module:
+            recipe["source"] = sources_hash(checkpoint.ran)
+        notes = (*checkpoint.notes, *said, *recognised(inference), *fit(model, checkpoint))
         return Network(checkpoint, model, words, recipe, notes)
+
+    def _of_the_file(self, words: dict[str, Any], checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Take the network that was unpickled with its weights, where no flag names another."""
+        if checkpoint.module is None or self.given.get("model") is not None:
+            return ()
+        if self.given.get("model_args"):
+            raise UsageError(
+                "the network is taken from the file, and is built already",
+                where="--model-arg",
+                hint="drop it, or name the network by --model",
+            )
+        words["model"], notes = network_of(checkpoint)
+        return notes
 
     @staticmethod
     def _model(words: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

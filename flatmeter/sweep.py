@@ -26,6 +26,7 @@ class Read:
         data: name of the data that it is measured on.
         data_notes: what was done to them.
         fingerprint: of these data.
+        ran: classes and functions of the file that were run to read it (``--trust-pickle``).
     """
 
     name: str
@@ -33,12 +34,14 @@ class Read:
     data: str
     data_notes: tuple[str, ...]
     fingerprint: str
+    ran: tuple[str, ...]
 
     @classmethod
     def of(cls, subject: Subject) -> Read:
         """What there is to say of a subject."""
         data = subject.data
-        return cls(subject.name, subject.notes, data.name, data.notes, data.fingerprint())
+        said = subject.notes, data.name, data.notes, data.fingerprint()
+        return cls(subject.name, *said, subject.ran)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,21 @@ from typing import Any
 
 import click
 
-from flatmeter.cli.measure import given_flags, settings_options
+from flatmeter.cli.measure import given_flags, settings_options, trusting
 
 
 @click.command("bench")
 @click.argument("checkpoints", nargs=-1, metavar="CHECKPOINT...")
 @settings_options
+@trusting
 @click.pass_context
 def command(
-    context: click.Context, /, checkpoints: tuple[str, ...], files: tuple[Path, ...], **flags: Any
+    context: click.Context,
+    /,
+    checkpoints: tuple[str, ...],
+    files: tuple[Path, ...],
+    trust_pickle: bool,
+    **flags: Any,
 ) -> int:
     """Time gradients and curvature products of checkpoints, and plan their memory.
 
@@ -34,4 +40,4 @@ def command(
         with interrupts.held():
             from flatmeter.cli.session import Session
 
-        return Session(configuration, interrupts).bench(checkpoints)
+        return Session(configuration, interrupts, trust_pickle=trust_pickle).bench(checkpoints)

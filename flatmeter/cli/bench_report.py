@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from flatmeter.cli.costs import columns, cost_table, memory_plan
-from flatmeter.cli.each import with_each
+from flatmeter.cli.each import told, with_each
 from flatmeter.cli.streams import write_out
 from flatmeter.cli.units import size, span
 from flatmeter.errors import ExitCode, UsageError
@@ -45,7 +45,7 @@ def report(plan: Plan, paths: Sequence[Path], loader: Loader, form: str) -> Exit
     found: list[dict[str, Any]] = []
 
     def one(path: Path) -> None:
-        subject = loader.load(path)
+        subject = told(loader, path)
         risk = Workbench(subject, plan).risk("eval")
         pace = Pace.of(risk, BLOCKS, tuple(OPERATORS))
         if form == "json":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flatmeter.cli.costs import cost_table, memory_plan
-from flatmeter.cli.each import with_each
+from flatmeter.cli.each import told, with_each
 from flatmeter.cli.streams import write_out
 from flatmeter.cli.units import span
 from flatmeter.errors import ExitCode
@@ -32,7 +32,7 @@ def describe(plan: Plan, paths: Sequence[Path], loader: Loader, known: Known | N
         ``FAILED`` where a checkpoint cannot be measured (told on stderr).
     """
     write_out(_measures(plan))
-    return with_each(paths, lambda path: write_out(_subject(loader.load(path), plan, known)))
+    return with_each(paths, lambda path: write_out(_subject(told(loader, path), plan, known)))
 
 
 def _measures(plan: Plan) -> str:

@@ -96,6 +96,15 @@ def some_settings(*fields: str) -> Decorator:
     return add
 
 
+def trusting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--trust-pickle``, which no file and no variable can set."""
+    return click.option(
+        "--trust-pickle",
+        is_flag=True,
+        help="run the code in checkpoints that cannot be read otherwise, with all your rights",
+    )(function)
+
+
 def given_flags(context: click.Context) -> dict[str, Any]:
     """Values of the flags that were given on the command line, by field."""
     from flatmeter.cli.flags import parse_arguments, parse_options
@@ -116,6 +125,7 @@ def given_flags(context: click.Context) -> dict[str, Any]:
 @click.command("measure")
 @click.argument("checkpoints", nargs=-1, metavar="CHECKPOINT...")
 @settings_options
+@trusting
 @click.option("--dry-run", is_flag=True, help="print the plan and measure nothing")
 @click.option("--force", is_flag=True, help="measure anew what the folder of -o holds")
 @click.option("-q", "--quiet", is_flag=True, help="say nothing but errors on stderr")
@@ -126,6 +136,7 @@ def command(
     /,
     checkpoints: tuple[str, ...],
     files: tuple[Path, ...],
+    trust_pickle: bool,
     dry_run: bool,
     force: bool,
     quiet: bool,
@@ -152,6 +163,13 @@ def command(
             from flatmeter.cli.session import Session
 
         with sharing(place, configuration.settings, interrupts) as ranks:
-            session = Session(configuration, interrupts, force=force, quiet=quiet, verbose=verbose)
+            session = Session(
+                configuration,
+                interrupts,
+                force=force,
+                quiet=quiet,
+                verbose=verbose,
+                trust_pickle=trust_pickle,
+            )
             code = session.plan(checkpoints) if dry_run else session.run(checkpoints)
             return ranks.from_first(lambda: code)

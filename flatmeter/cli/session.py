@@ -40,6 +40,7 @@ class Session:
         force: measure anew what the folder of results holds.
         quiet: say nothing but errors on stderr.
         verbose: say what every measure had to say and cost.
+        trust_pickle: run the code of files that cannot be read otherwise.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Session:
         force: bool = False,
         quiet: bool = False,
         verbose: bool = False,
+        trust_pickle: bool = False,
     ) -> None:
+        self.trust_pickle = trust_pickle
         self.configuration, self.settings = configuration, configuration.settings
         self.interrupts, self.watch = interrupts, interrupts.watch
         self.force, self.quiet, self.verbose = force, quiet, verbose
@@ -109,6 +112,7 @@ class Session:
                 self.output.run["checkpoints"] = self.settings.model_dump(
                     mode="json", include={*SUBJECT_FIELDS, "samples"}
                 )
+                self.output.run["trust_pickle"] = self.trust_pickle
                 if self.part:
                     self.output.run["part"] = self.part
                 self._describe()
@@ -186,6 +190,7 @@ class Session:
             seed=s.seed,
             project=self.configuration.project,
             tell=self._warn,
+            trust_pickle=self.trust_pickle,
         )
 
     def _store(self) -> Store | nullcontext[None]:
@@ -219,6 +224,9 @@ class Session:
         """What reading a checkpoint had to say, and the data it is measured on."""
         for note in event.notes:
             self._note(f"{event.name}: {note}")
+        if event.ran:
+            self.output.run.setdefault("unpickled", {})[event.name] = list(event.ran)
+            self._describe()
         data = self.output.run["data"]
         if event.data not in data:
             for note in event.data_notes:

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from flatmeter.cli.measure import given_flags, settings_options
+from flatmeter.cli.measure import given_flags, settings_options, trusting
 
 
 @click.command("spectrum")
 @click.argument("checkpoints", nargs=-1, metavar="CHECKPOINT...")
 @settings_options
+@trusting
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -26,6 +27,7 @@ def command(
     /,
     checkpoints: tuple[str, ...],
     files: tuple[Path, ...],
+    trust_pickle: bool,
     plot: Path | None,
     **flags: Any,
 ) -> int:
@@ -45,4 +47,5 @@ def command(
         with interrupts.held():
             from flatmeter.cli.session import Session
 
-        return Session(configuration, interrupts).spectrum(checkpoints, plot)
+        session = Session(configuration, interrupts, trust_pickle=trust_pickle)
+        return session.spectrum(checkpoints, plot)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flatmeter.cli.each import told
 from flatmeter.cli.progress import Progress
 from flatmeter.cli.streams import complain, page_width, say, write_out
 from flatmeter.config.schema import Settings
@@ -64,7 +65,7 @@ def report(
         for done, path in enumerate(paths):
             progress.done = done
             try:
-                subject = loader.load(path)
+                subject = told(loader, path)
                 (finished,) = run(subject, plan, watch)
             except Stopped:
                 raise

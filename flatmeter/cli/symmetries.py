@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flatmeter.cli.choice import Choice
-from flatmeter.cli.measure import given_flags, some_settings
+from flatmeter.cli.measure import given_flags, some_settings, trusting
 
 _SETTINGS = (
     *("model", "model_args", "key", "ema", "data", "bn", "params", "device", "seed"),
@@ -20,6 +20,7 @@ _SETTINGS = (
 @click.command("symmetries")
 @click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT...]")
 @some_settings(*_SETTINGS)
+@trusting
 @click.option(
     "--input-shape",
     metavar="C,H,W",
@@ -59,6 +60,7 @@ def command(
     /,
     checkpoints: tuple[str, ...],
     files: tuple[Path, ...],
+    trust_pickle: bool,
     input_shape: str | None,
     transform: Path | None,
     scale: str | None,
@@ -93,4 +95,4 @@ def command(
             tolerance=tolerance,
             force=force,
         )
-        return int(report(configuration, checkpoints, request))
+        return int(report(configuration, checkpoints, request, trust_pickle=trust_pickle))

@@ -113,7 +113,13 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, parts))
 
 
-def report(configuration: Configuration, arguments: Sequence[str], request: Request) -> ExitCode:
+def report(
+    configuration: Configuration,
+    arguments: Sequence[str],
+    request: Request,
+    *,
+    trust_pickle: bool = False,
+) -> ExitCode:
     """Show the symmetries of every checkpoint, or of a network alone.
 
     Returns:
@@ -122,11 +128,11 @@ def report(configuration: Configuration, arguments: Sequence[str], request: Requ
     Raises:
         UsageError: nothing is named, or what is asked for cannot be shown or written.
     """
-    return _Report(configuration, request).run(arguments)
+    return _Report(configuration, request, trust_pickle).run(arguments)
 
 
 class _Report:
-    def __init__(self, configuration: Configuration, request: Request) -> None:
+    def __init__(self, configuration: Configuration, request: Request, trust_pickle: bool) -> None:
         self.settings, self.request = configuration.settings, request
         self.device = settle_device(self.settings.device)
         self.given = configuration.given
@@ -136,6 +142,7 @@ class _Report:
             seed=self.settings.seed,
             project=configuration.project,
             tell=lambda text: say(f"note: {text}"),
+            trust_pickle=trust_pickle,
         )
         self.entries: list[dict[str, Any]] = []
 
