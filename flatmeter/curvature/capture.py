@@ -32,6 +32,8 @@ _TRANSPOSED = (
 _EMBEDDING = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
 _LINEAR: dict[Any, tuple[str, tuple[str, ...]]] = {
     F.linear: ("linear", ("input", "weight", "bias")),
+    # As GPT-2 in transformers has its linear layers: a row of the weight for each input.
+    torch.addmm: ("linear", ("bias", "input", "weight")),
     torch.conv1d: ("conv", _CONV),
     torch.conv2d: ("conv", _CONV),
     torch.conv3d: ("other_conv", _CONV),
@@ -73,6 +75,7 @@ class Call:
             this tensor.
         weight: name of the parameter used as weight, if it is one.
         bias: likewise.
+        transposed: the parameter has a row for each input, and is the weight's transpose.
     """
 
     kind: str
@@ -81,6 +84,7 @@ class Call:
     output: Tensor
     weight: str | None
     bias: str | None
+    transposed: bool = False
 
     @property
     def input(self) -> Tensor:
@@ -155,6 +159,11 @@ class Capture(TorchFunctionMode):
             # Its gradient is not its derivative.
             return out
         weight, bias = arguments.get("weight"), arguments.get("bias")
+        transposed = func is torch.addmm
+        if transposed:
+            if kwargs or id(weight) not in self._name_of or bias is None or bias.dim() != 1:
+                return out
+            func, arguments = F.linear, {**arguments, "weight": weight.t()}
         call = Call(
             kind=kind,
             function=func,
@@ -162,6 +171,7 @@ class Capture(TorchFunctionMode):
             output=out,
             weight=self._name_of.get(id(weight)),
             bias=self._name_of.get(id(bias)),
+            transposed=transposed,
         )
         if set(self.cut) & set(call.names):
             call.output = out.detach().requires_grad_()

@@ -68,6 +68,8 @@ def gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
         if call.kind in ("linear", "conv"):
             a, d = factors(call, deltas)
             grad = torch.einsum("cngto,ngti->cngoi", d, a)
+            if call.transposed:
+                shape, grad = shape[::-1], grad.transpose(-1, -2)
         elif call.kind == "embedding":
             grad = _embedding_weight(call, deltas)
         elif call.kind == "other_conv":
@@ -95,7 +97,8 @@ def squared_gradients(call: Call, deltas: Tensor) -> dict[str, Tensor]:
         squares = deltas.double().square().sum(0)
         out = {}
         if call.weight is not None:
-            out[call.weight] = squares.T @ call.input.double().square()
+            total = squares.T @ call.input.double().square()
+            out[call.weight] = total.T if call.transposed else total
         if call.bias is not None:
             out[call.bias] = squares.sum(0)
         return out

@@ -39,7 +39,9 @@ def _indices(risk: EmpiricalRisk, layer: LinearLayer, view: MatrixView) -> Tenso
     places = torch.arange(risk.space.dim)
     g, d = view.groups, view.rows
     assert layer.call.weight is not None
-    weight = places[risk.space.slice(layer.call.weight)].reshape(g, d, -1)
+    weight = places[risk.space.slice(layer.call.weight)]
+    transposed = layer.call.transposed
+    weight = weight.reshape(-1, d).T.reshape(g, d, -1) if transposed else weight.reshape(g, d, -1)
     if not view.constant:
         return weight
     assert layer.call.bias is not None

@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flatmeter.curvature.flatness_run import Options
 from flatmeter.curvature.ghost import eligible, exact_diagonal, exact_traces
+from flatmeter.curvature.linear_layers import linear_layers
+from flatmeter.curvature.relative_flatness import relative_flatness
 from flatmeter.curvature.sample_dimension import Layout, sample_layouts
 
 
@@ -73,6 +76,28 @@ class VisionBlock(nn.Module):
         return self.head(h.mean(1))
 
 
+class Rows(nn.Module):
+    """A weight with a row for each input, as GPT-2 has it, and one that has a row for each output.
+
+    Both at positions that are flattened, then both for whole samples.
+    """
+
+    def __init__(self, *, transposed: bool = True):
+        super().__init__()
+        self.transposed = transposed
+        self.up, self.up_bias = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(5))
+        self.head, self.head_bias = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3))
+
+    def apply_matrix(self, x, weight, bias):
+        if self.transposed:
+            return torch.addmm(bias, x, weight)
+        return F.linear(x, weight, bias)
+
+    def forward(self, x):
+        h = self.apply_matrix(x.reshape(-1, 4), self.up, self.up_bias).view(*x.shape[:2], 5)
+        return self.apply_matrix(torch.tanh(h).mean(1), self.head, self.head_bias)
+
+
 G = torch.Generator().manual_seed(0)
 TOKENS = torch.randint(0, 5, (5, 4), generator=G)
 VECTORS = torch.randn(5, 4, 4, generator=G).double()
@@ -85,6 +110,7 @@ NETS = {
     "encoder, norm first": (lambda: Encoder(norm_first=True), TOKENS, set()),
     "class token": (lambda: ClassToken(0), VECTORS, set()),
     "last token": (lambda: ClassToken(-1), VECTORS, set()),
+    "rows for inputs": (lambda: Rows(), VECTORS, set()),
     "vision": (lambda: VisionBlock(), IMAGES, set()),
 }
 
@@ -111,11 +137,33 @@ def test_traces_and_diagonal_are_exact(case, dense):
 def test_certificates_hold(case, dense):
     risk, _ = case
     certified = eligible(risk).certified
-    assert "head.weight" in certified
+    assert {"head.weight", "head"} & certified
     hessian, gauss_newton = dense.hessian(risk), dense.gauss_newton(risk)
     for name in certified:
         own = risk.space.slice(name)
         assert torch.allclose(hessian[own, own], gauss_newton[own, own], atol=1e-10), name
+
+
+def test_a_weight_with_rows_for_inputs_is_the_transpose_of_one_with_rows_for_outputs(make_risk):
+    """Relative flatness: of the first layer by its definition, of the last in closed form."""
+    torch.manual_seed(1)
+    net, other = Rows().double(), Rows(transposed=False).double()
+    for name in ("up", "head"):
+        setattr(other, name, nn.Parameter(getattr(net, name).detach().T.contiguous()))
+        getattr(other, f"{name}_bias").data = getattr(net, f"{name}_bias").data.clone()
+    found = []
+    for module in (net, other):
+        risk = make_risk(module, VECTORS, torch.arange(5) % 3)
+        layers = linear_layers(risk)
+        assert [layer.name for layer in layers] == ["up", "head"]
+        assert [layer.inseparable is None for layer in layers] == [False, True]
+        flatness, refused = relative_flatness(risk, layers, Options())
+        assert not refused
+        found.append(flatness)
+    for name in ("up", "head"):
+        for quantity in ("trace", "maximum", "normalized", "frobenius_trace"):
+            values = [getattr(flatness[name], quantity).value for flatness in found]
+            assert values[0] == pytest.approx(values[1], rel=1e-9), (name, quantity)
 
 
 def test_where_the_samples_are(make_risk):
