@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,7 @@ def run(
     watch: Watch,
     known: Known | None = None,
     saved: Saved | None = None,
+    blank: Sequence[Row] | None = None,
 ) -> Iterator[Finished]:
     """Every measure of the plan, as it finishes.
 
@@ -70,33 +71,38 @@ def run(
         watch: told what is being done; raises when the run must stop.
         known: gives the rows of a key and headline that were measured before.
         saved: gives the state of a lineage, to go on from.
+        blank: what :func:`blank_rows` gives, where that is known already.
 
     Raises:
         Stopped: by the watch; the measure in flight is abandoned.
         FlatmeterError: nothing can be measured.
     """
     with full_float32():
-        yield from _run(subject, plan, watch, known, saved)
+        yield from _run(subject, plan, watch, known, saved, blank or blank_rows(subject, plan))
 
 
 def _run(
-    subject: Subject, plan: Plan, watch: Watch, known: Known | None, saved: Saved | None
+    subject: Subject,
+    plan: Plan,
+    watch: Watch,
+    known: Known | None,
+    saved: Saved | None,
+    blank: Sequence[Row],
 ) -> Iterator[Finished]:
-    before = fingerprint(subject.model)
     bench = Workbench(subject, plan)
     evaluation: Evaluation | None = None
-    for measure_ in plan.measures:
-        key = key_of(plan.ingredients(subject, measure_))
-        rows = _known(subject, measure_, key, known)
+    for measure_, base in zip(plan.measures, blank, strict=True):
+        rows = _known(subject, measure_, base.key, known)
         if rows is not None:
             yield Finished([replace(row, checkpoint=subject.name) for row in rows], reused=True)
             continue
         if evaluation is None:
+            before = fingerprint(subject.model)
             watch(f"{subject.name}: preflight")
             evaluation, notes = bench.prepare()
             for note in notes:
                 watch.note(f"{subject.name}: {note}")
-        yield _one(bench, measure_, key, evaluation, watch, saved)
+        yield _one(bench, measure_, base, evaluation, watch, saved)
         if fingerprint(subject.model) != before:
             raise FlatmeterError(f"{measure_.name} changed the network that it was given")
 
@@ -117,14 +123,13 @@ def _known(subject: Subject, measure_: Measure, key: str, known: Known | None) -
 def _one(
     bench: Workbench,
     measure_: Measure,
-    key: str,
+    base: Row,
     evaluation: Evaluation,
     watch: Watch,
     saved: Saved | None,
 ) -> Finished:
     """One measure, with whatever happens to it as rows."""
     bn = bench.plan.mode(measure_)
-    base = _base(bench.subject, bench.plan, measure_, key)
     base = replace(base, loss=evaluation.loss, accuracy=evaluation.accuracy)
     watch(f"{bench.subject.name}: {measure_.name}")
     started = time.perf_counter()
@@ -188,8 +193,19 @@ def _check(measurement: Measurement, measure_: Measure) -> None:
         )
 
 
-def _base(subject: Subject, plan: Plan, measure_: Measure, key: str) -> Row:
-    """A row with everything but the numbers."""
+def blank_rows(subject: Subject | str, plan: Plan) -> list[Row]:
+    """A row for each measure with everything but the numbers.
+
+    Args:
+        subject: the checkpoint, or only its name where it could not be read.
+        plan: of the run.
+    """
+    if isinstance(subject, str):
+        return [_unread(subject, plan, measure_) for measure_ in plan.measures]
+    return [_blank(subject, plan, measure_) for measure_ in plan.measures]
+
+
+def _blank(subject: Subject, plan: Plan, measure_: Measure) -> Row:
     mode = plan.mode(measure_)
     return Row(
         checkpoint=subject.name,
@@ -203,7 +219,7 @@ def _base(subject: Subject, plan: Plan, measure_: Measure, key: str) -> Row:
         dtype=plan.dtype,
         device=plan.device,
         seed=plan.seed,
-        key=key,
+        key=key_of(plan.ingredients(subject, measure_)),
         protocol=key_of(plan.protocol(measure_)),
     )
 
@@ -223,20 +239,9 @@ def _failed(base: Row, error: Exception, measure_: Measure) -> Finished:
     )
 
 
-def failed_rows(subject: Subject | str, plan: Plan, error: FlatmeterError) -> list[Row]:
-    """A row for each measure of a checkpoint of which none can be taken.
-
-    Args:
-        subject: the checkpoint, or only its name where it could not be read.
-        plan: of the run.
-        error: why.
-    """
-    if isinstance(subject, str):
-        rows = [_unread(subject, plan, m) for m in plan.measures]
-    else:
-        keys = [key_of(plan.ingredients(subject, m)) for m in plan.measures]
-        rows = [_base(subject, plan, m, k) for m, k in zip(plan.measures, keys, strict=True)]
-    return [replace(row, status="error", message=one_line(error)) for row in rows]
+def failed_rows(blank: Iterable[Row], error: FlatmeterError) -> list[Row]:
+    """Rows of measures that cannot be taken, and why."""
+    return [replace(row, status="error", message=one_line(error)) for row in blank]
 
 
 def _unread(name: str, plan: Plan, measure_: Measure) -> Row:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flatmeter.errors import ISSUES, ExitCode, FlatmeterError, Stopped
-from flatmeter.execution import Finished, Known, Saved, failed_rows, run
+from flatmeter.execution import Finished, Known, Saved, blank_rows, failed_rows, run
 from flatmeter.plan import Plan
 from flatmeter.ranks.group import current
 from flatmeter.results.record import Row
@@ -26,6 +26,7 @@ class Read:
         data: name of the data that it is measured on.
         data_notes: what was done to them.
         fingerprint: of these data.
+        blank: a row for each measure with everything but the numbers.
         ran: classes and functions of the file that were run to read it (``--trust-pickle``).
     """
 
@@ -34,14 +35,15 @@ class Read:
     data: str
     data_notes: tuple[str, ...]
     fingerprint: str
+    blank: tuple[Row, ...]
     ran: tuple[str, ...]
 
     @classmethod
-    def of(cls, subject: Subject) -> Read:
+    def of(cls, subject: Subject, plan: Plan) -> Read:
         """What there is to say of a subject."""
-        data = subject.data
+        data, blank = subject.data, tuple(blank_rows(subject, plan))
         said = subject.notes, data.name, data.notes, data.fingerprint()
-        return cls(subject.name, *said, subject.ran)
+        return cls(subject.name, *said, blank, subject.ran)
 
 
 @dataclass(frozen=True)
@@ -112,42 +114,49 @@ def measured(
     saved: Saved | None = None,
 ) -> Iterator[Event]:
     """What becomes of one checkpoint; arguments and errors are those of :func:`sweep`."""
-    subject: Subject | None = None
+    read: Read | None = None
     done: set[str] = set()
     try:
         watch(f"{path}: reading")
         with current().together(f"reading {path}"):
             subject = loader.load(path)
-        yield Read.of(subject)
-        for finished in run(subject, plan, watch, known, saved):
+        read = Read.of(subject, plan)
+        yield read
+        for finished in run(subject, plan, watch, known, saved, read.blank):
             done.add(finished.rows[0].measure)
             yield finished
     except Stopped:
         raise
     except FlatmeterError as error:
-        own = error.exit_code is not ExitCode.USAGE
-        yield lost(subject if subject and own else str(path), plan, error, done)
+        yield lost(path, plan, error, read, done)
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
         bug = FlatmeterError(
             f"a bug of flatmeter: {type(error).__name__}: {error}",
             hint=f"please report it to {ISSUES}",
         )
-        found = lost(str(path), plan, bug, done)
-        yield replace(found, code=ExitCode.INTERNAL, trace=trace)
+        yield replace(lost(path, plan, bug, read, done), code=ExitCode.INTERNAL, trace=trace)
 
 
 def lost(
-    subject: Subject | str, plan: Plan, error: FlatmeterError, done: Iterable[str] = ()
+    path: Path,
+    plan: Plan,
+    error: FlatmeterError,
+    read: Read | None = None,
+    done: Container[str] = (),
 ) -> Lost:
     """A checkpoint of which nothing more can be measured.
 
     Args:
-        subject: the checkpoint, or only its name where it could not be read.
+        path: of the checkpoint.
         plan: of the run.
         error: why.
+        read: what is known of it, where it could be read. It goes by its name where the error is
+            the command's.
         done: measures whose rows are there already.
     """
-    name, text, past = subject if isinstance(subject, str) else subject.name, str(error), set(done)
-    rows = [row for row in failed_rows(subject, plan, error) if row.measure not in past]
+    own = read is not None and error.exit_code is not ExitCode.USAGE
+    blank = read.blank if read is not None and own else blank_rows(str(path), plan)
+    rows = failed_rows([row for row in blank if row.measure not in done], error)
+    name, text = str(path), str(error)
     return Lost(name, rows, text if name in text else f"{name}: {text}", error.exit_code)

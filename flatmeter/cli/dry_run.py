@@ -19,7 +19,9 @@ from flatmeter.subject import Loader, Subject
 from flatmeter.workbench import Workbench
 
 
-def describe(plan: Plan, paths: Sequence[Path], loader: Loader, known: Known | None) -> ExitCode:
+def describe(
+    plan: Plan, paths: Sequence[Path], loader: Loader, known: Known | None, jobs: int = 1
+) -> ExitCode:
     """Print the plan.
 
     Args:
@@ -27,20 +29,23 @@ def describe(plan: Plan, paths: Sequence[Path], loader: Loader, known: Known | N
         paths: of the checkpoints.
         loader: reads them.
         known: gives the rows that were measured before.
+        jobs: processes that measure checkpoints of their own.
 
     Returns:
         ``FAILED`` where a checkpoint cannot be measured (told on stderr).
     """
-    write_out(_measures(plan))
+    write_out(_measures(plan, jobs))
     return with_each(paths, lambda path: write_out(_subject(told(loader, path), plan, known)))
 
 
-def _measures(plan: Plan) -> str:
+def _measures(plan: Plan, jobs: int) -> str:
     lines = [f"on {plan.device} in {plan.dtype}, seed {plan.seed}; measures:"]
     for measure in plan.measures:
         options = measure.settings.model_dump(mode="json")
         shown = ", ".join(f"{k}={v}" for k, v in options.items() if v is not None)
         lines.append(f"  {measure.name} (bn {plan.mode(measure)}) {shown}".rstrip())
+    if jobs > 1:
+        lines.insert(0, f"{jobs} processes, each with checkpoints of its own")
     if current().size > 1:
         lines.insert(0, f"{current().size} processes, each with its part of the data")
     return "\n".join(lines) + "\n"

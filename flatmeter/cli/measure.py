@@ -53,6 +53,7 @@ _SECTIONS = [
     _option("--max-products"),
     _option("--max-time"),
     _option("--shard", metavar="K/N"),
+    _option("--jobs"),
     _option("--rank-timeout"),
     _option("--device"),
     _option("--dtype", type=Choice(DTYPES)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Output:
         self.settings, self.notes = settings, notes
         self.run: dict[str, Any] = {}
         self.rows: list[Row] = []
+        self._places: dict[str, int] = {}
         #: Exports that could not be written.
         self.lost: list[str] = []
 
@@ -48,6 +49,12 @@ class Output:
             check_columns([self.settings.sort.lstrip("-")], quantities, "--sort")
         for name in self.settings.export:
             check_ending(Path(name))
+
+    def in_order(self, paths: Iterable[Path]) -> Iterator[Path]:
+        """The checkpoints, whose rows are shown in this order, whichever comes first."""
+        for path in paths:
+            self._places.setdefault(str(path), len(self._places))
+            yield path
 
     def add(self, rows: Sequence[Row]) -> None:
         """The rows of one measure; lines of JSON are printed at once."""
@@ -68,7 +75,7 @@ class Output:
             self._export(name, self._sorted())
 
     def _sorted(self) -> list[Row]:
-        rows = self._shown(self.rows)
+        rows = sorted(self._shown(self.rows), key=lambda row: self._places.get(row.checkpoint, 0))
         return sort_rows(rows, self.settings.sort) if self.settings.sort else rows
 
     def _export(self, name: str, rows: Sequence[Row]) -> None:

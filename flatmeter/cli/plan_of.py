@@ -1,13 +1,15 @@
-"""Settings into a plan."""
+"""Settings into a plan, and into what reads checkpoints."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 
+from flatmeter.config.layers import Configuration
 from flatmeter.config.schema import Settings
 from flatmeter.plan import Plan, choose
 from flatmeter.runner import settle_device
+from flatmeter.subject import Loader
 
 
 def plan_of(settings: Settings, origins: Mapping[str, str], tell: Callable[[str], None]) -> Plan:
@@ -42,4 +44,25 @@ def plan_of(settings: Settings, origins: Mapping[str, str], tell: Callable[[str]
         params=s.params,
         batch_size=None if s.batch_size == "auto" else s.batch_size,
         strategy=s.strategy,
+    )
+
+
+def loader_of(
+    configuration: Configuration, tell: Callable[[str], None], *, trust_pickle: bool = False
+) -> Loader:
+    """What reads checkpoints as settings say.
+
+    Args:
+        configuration: of the run.
+        tell: given a sentence before minutes are spent on what networks look like.
+        trust_pickle: run the code of files that cannot be read otherwise.
+    """
+    s = configuration.settings
+    return Loader(
+        configuration.given,
+        samples=None if s.samples == "all" else s.samples,
+        seed=s.seed,
+        project=configuration.project,
+        tell=tell,
+        trust_pickle=trust_pickle,
     )

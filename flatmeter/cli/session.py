@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from flatmeter.cli.inputs import expand, part_of
 from flatmeter.cli.interrupts import Interrupts, ending
+from flatmeter.cli.jobs import Crew
 from flatmeter.cli.outcome import Outcome
 from flatmeter.cli.output import Output
-from flatmeter.cli.plan_of import plan_of
+from flatmeter.cli.plan_of import loader_of, plan_of
+from flatmeter.cli.pool import Pool
 from flatmeter.cli.progress import Progress, spent
 from flatmeter.cli.streams import ClosedPipe, say
 from flatmeter.config.fields import SUBJECT_FIELDS
@@ -70,7 +73,8 @@ class Session:
         plan, paths = self._prepare(arguments)
         with self._store() as store:
             known = None if store is None or self.force else store.finished
-            failed = describe(plan, paths, self._loader(), known)
+            jobs = self._crew(len(paths)).count
+            failed = describe(plan, paths, self._loader(), known, jobs)
         return int(failed)
 
     def bench(self, arguments: Sequence[str]) -> int:
@@ -101,6 +105,7 @@ class Session:
             paths: of the checkpoints, each taken when its turn comes.
             count: how many they are, for the progress line.
         """
+        self.crew = self._crew(count)
         mode = "none" if self.quiet or self.ranks.rank else self.settings.progress
         self.progress = Progress(mode, count * len(plan.measures))
         self.watch.listener, self.watch.noted = self.progress, self._note
@@ -115,6 +120,7 @@ class Session:
                 self.output.run["trust_pickle"] = self.trust_pickle
                 if self.part:
                     self.output.run["part"] = self.part
+                self.output.run["jobs"] = self.crew.count
                 self._describe()
             self._found()
             try:
@@ -183,25 +189,32 @@ class Session:
             say(f"note: {text}")
 
     def _loader(self) -> Loader:
-        s = self.settings
-        return Loader(
-            self.configuration.given,
-            samples=None if s.samples == "all" else s.samples,
-            seed=s.seed,
-            project=self.configuration.project,
-            tell=self._warn,
+        return loader_of(self.configuration, self._warn, trust_pickle=self.trust_pickle)
+
+    def _crew(self, checkpoints: int) -> Crew:
+        return Crew.of(
+            self.configuration,
+            checkpoints,
+            self.ranks.size,
             trust_pickle=self.trust_pickle,
+            resumes=self.settings.out is not None and not self.force,
         )
 
     def _store(self) -> Store | nullcontext[None]:
         first = not self.ranks.rank
         return Store(Path(self.settings.out)) if self.settings.out and first else nullcontext()
 
-    def _all(self, plan: Plan, paths: Iterable[Path]) -> None:
+    def _events(self, plan: Plan, paths: Iterable[Path]) -> Iterator[tuple[Path, Event]]:
+        """What becomes of the checkpoints, measured here or by several processes."""
         earlier = self.store if not self.force else None
         known, saved = (earlier.finished, earlier.state) if earlier else (None, None)
+        if self.crew.count == 1:
+            return sweep(paths, self._loader(), plan, self.watch, known, saved)
+        return Pool(self.crew, plan, self.watch).sweep(paths, known, saved)
+
+    def _all(self, plan: Plan, paths: Iterable[Path]) -> None:
         done: Counter[Path] = Counter()
-        for path, event in sweep(paths, self._loader(), plan, self.watch, known, saved):
+        for path, event in self._events(plan, self.output.in_order(paths)):
             if isinstance(event, Finished):
                 done[path] += 1
             self._take(event)
@@ -236,6 +249,7 @@ class Session:
 
     def _keep(self, finished: Finished) -> None:
         """One measure has ended: on the disk first, then on the screen."""
+        finished = self._settled(finished)
         rows = finished.rows
         self.reused += finished.reused
         self.measured += not finished.reused
@@ -255,6 +269,17 @@ class Session:
         if finished.trace:
             self._trace(finished.trace)
         self.output.add(rows)
+
+    def _settled(self, finished: Finished) -> Finished:
+        """With several processes two may measure equal weights at the same time: one counts."""
+        head = finished.rows[0]
+        certain = self.crew.count == 1 or finished.reused or finished.code
+        if certain or self.store is None or self.force:
+            return finished
+        known = self.store.finished(head.key, head.quantity)
+        if known is None:
+            return finished
+        return Finished([replace(row, checkpoint=head.checkpoint) for row in known], reused=True)
 
     def _lost(self, event: Lost) -> None:
         """A checkpoint of which nothing more can be measured."""

@@ -64,6 +64,7 @@ class Settings(BaseModel):
     max_products: int | None = _about("max_products", None, ge=1)
     max_time: Seconds | None = _about("max_time", None)
     shard: Part | None = _about("shard", None)
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = _about("jobs", "auto")
     rank_timeout: Seconds = _about("rank_timeout", 600.0, gt=0)
     device: Device = _about("device", "auto")
     dtype: Literal["float32", "float64", "bfloat16"] = _about("dtype", "float32")
