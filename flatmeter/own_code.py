@@ -18,6 +18,8 @@ _LIBRARIES = (
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")),
 )
 
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
 
 def source_hash(spec: str) -> str | None:
     """Hash of the file behind an import path, and of the person's own modules that it imports.
@@ -78,6 +80,9 @@ def _source(module: ModuleType) -> str | None:
 
 def _of_library(module: ModuleType) -> bool:
     path = Path(str(getattr(module, "__file__", None))).resolve()
+    # Also those that another environment or the user's own folder lends to this one.
+    if not _INSTALLED.isdisjoint(path.parts):
+        return True
     return any(path.is_relative_to(library) for library in _LIBRARIES)
 
 

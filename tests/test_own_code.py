@@ -62,3 +62,17 @@ def test_circles_end_and_libraries_do_not_count(folder):
 def test_what_is_no_code_has_none():
     assert source_hash("mlp") is None
     assert source_hash("nowhere.py:build") is None
+
+
+def test_libraries_lent_by_another_environment_do_not_count(folder, monkeypatch):
+    """As of a cluster's module of PyTorch below an environment of one's own."""
+    lent = folder / "there" / "site-packages"
+    lent.mkdir(parents=True)
+    monkeypatch.syspath_prepend(lent)
+    hashes = set()
+    for text in ("x = 1\n", "x = 2\n"):
+        (lent / "lent_one.py").write_text(text)
+        sys.modules.pop("lent_one", None)
+        net = "import lent_one\ndef build(): return lent_one.x\n"
+        hashes.add(loaded("mynet:build", folder, mynet=net))
+    assert len(hashes) == 1
