@@ -127,19 +127,19 @@ def load_text(
     return Dataset(
         inputs=windows,
         targets=windows,
-        name=name,
-        notes=_notes(len(tokens), width, tokenizer) + subset_note(total, len(indices), seed),
+        # Of another folder's tokenizer they are other data.
+        name=f"{name}, tokenizer of {tokenizer.folder}",
+        notes=_notes(len(tokens), width) + subset_note(total, len(indices), seed),
         source_size=total,
         loss="causal_lm",
     )
 
 
-def _notes(count: int, width: int, tokenizer: Tokenizer) -> tuple[str, ...]:
+def _notes(count: int, width: int) -> tuple[str, ...]:
     left = count % width
     return (
-        f"{count:,} tokens by the tokenizer in {tokenizer.folder}, in {count // width:,} windows "
-        f"of {width:,}: each is a sample"
-        + (f"; the last {left:,} tokens are left over" if left else ""),
+        f"windows of {width:,} tokens, each of which is a sample: {count // width:,}"
+        + (f"; left over at the end: {left:,} of {count:,} tokens" if left else ""),
     )
 
 
