@@ -16,6 +16,11 @@ ISSUES = "the issue tracker of the project that you installed it from"
 """Where a bug is reported."""
 
 
+def printable(text: str) -> str:
+    """The text without what would move a terminal's cursor; lines stay lines."""
+    return _UNPRINTED.sub("?", text)
+
+
 class ExitCode(IntEnum):
     """Exit codes of the command line; a contract with shell scripts and batch jobs."""
 
@@ -70,8 +75,8 @@ class _OfAFile(FlatmeterError):
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         said = message if len(message) <= _SENTENCE else f"{message[: _SENTENCE - 1]}…"
-        quoted = None if hint is None else _UNPRINTED.sub("?", hint)
-        super().__init__(_UNPRINTED.sub("?", said).replace("\n", "?"), where=where, hint=quoted)
+        quoted = None if hint is None else printable(hint)
+        super().__init__(printable(said).replace("\n", "?"), where=where, hint=quoted)
 
 
 class CheckpointRefused(_OfAFile):

@@ -129,6 +129,8 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
 def _unreadable(path: Path, error: OSError) -> UsageError:
     if error.errno != errno.ENOENT:
         return UsageError(f"cannot read it: {error.strerror or error}", where=str(path))
+    if path.is_symlink():
+        return UsageError("this is a link to a file that is not there", where=str(path))
     folder = path.parent
     there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     close = difflib.get_close_matches(path.name, there, n=1)

@@ -41,7 +41,8 @@ def refuse_format(path: Path, found: Format) -> CheckpointRefused:
     if found in (Format.TORCHSCRIPT, Format.PICKLE):
         hint += f"\n{_door(path)}"
     article = "an" if found.value[0] in "AEHIO" else "a"
-    return CheckpointRefused(f"this is {article} {found.value} file", where=str(path), hint=hint)
+    file = "" if path.is_dir() else " file"
+    return CheckpointRefused(f"this is {article} {found.value}{file}", where=str(path), hint=hint)
 
 
 def refuse_unknown(path: Path) -> CheckpointRefused:

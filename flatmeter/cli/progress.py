@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flatmeter.cli.streams import say
 from flatmeter.cli.units import frequency, span
+from flatmeter.errors import printable
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -90,7 +91,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._status is not None:
-            self._status.console.print(text, markup=False, soft_wrap=True)
+            self._status.console.print(printable(text), markup=False, soft_wrap=True)
         else:
             say(text)
 

@@ -8,6 +8,8 @@ import shutil
 import sys
 from typing import TextIO
 
+from flatmeter.errors import printable
+
 _stderr: int | None = None
 """Where stderr went before :func:`mute`."""
 
@@ -48,7 +50,8 @@ def say(text: str) -> None:
     if sys.stderr is None:
         return
     try:
-        _write(sys.stderr, text.rstrip("\n") + "\n")
+        # Names of files and of what stands in them may be a stranger's.
+        _write(sys.stderr, printable(text.rstrip("\n")) + "\n")
         sys.stderr.flush()
     except OSError:
         return

@@ -59,6 +59,12 @@ def test_missing_file_names_the_nearest(saved, state, tmp_path):
     assert str(tmp_path / "epoch10.pt") in str(caught.value)
 
 
+def test_a_link_to_nothing(tmp_path):
+    (tmp_path / "c.pt").symlink_to("gone.pt")
+    with pytest.raises(UsageError, match="a link to a file that is not there"):
+        read(tmp_path / "c.pt")
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         read(tmp_path / "no" / "where.pt")

@@ -111,3 +111,17 @@ def test_a_later_failure_leaves_what_was_finished(flatmeter, checkpoint, monkeyp
     assert [r["status"] for r in json.loads(out)["rows"]] == ["ok", "error"]
     statuses = {rows[0].measure: rows[0].status for rows in read_groups(Path("out")).values()}
     assert statuses == {"gradient_norm": "ok", "hessian_trace": "error"}
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(flatmeter, checkpoint):
+    content = torch.load(checkpoint)
+    content["state_dict"]["\x1b[2Jextra"] = 1
+    torch.save(content, checkpoint)
+    code, _, err = flatmeter("measure", checkpoint, "-M", "gradient_norm")
+    assert code == 0, err
+    assert "?[2Jextra" in err
+    assert "\x1b" not in err
+    content["flatmeter"]["model"] = "\x1b[2Jnets.py:build"
+    torch.save(content, checkpoint)
+    code, _, err = flatmeter("measure", checkpoint, "-M", "gradient_norm")
+    assert (code, "?[2Jnets.py" in err, "\x1b" in err) == (2, True, False)
