@@ -30,6 +30,7 @@ from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statisti
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
 from flatmeter.suitability import check_parts, check_suitable
+from flatmeter.templates import Built, Templates
 from flatmeter.words import project_words, settle, sidecar, which_weights
 
 DataSpec = str | Dataset | tuple[Tensor, Tensor] | torch.utils.data.Dataset[Any]
@@ -162,6 +163,7 @@ class Loader:
         project: what the project file says; the nearest one is read if left out.
         tell: given a sentence before minutes are spent on what networks look like.
         trust_pickle: run the code of files that cannot be read otherwise; never a setting.
+        many: build a network once for all checkpoints that name it.
     """
 
     def __init__(
@@ -173,8 +175,10 @@ class Loader:
         project: Mapping[str, Any] | None = None,
         tell: Callable[[str], None] = warnings.warn,
         trust_pickle: bool = False,
+        many: bool = False,
     ) -> None:
         self.trust_pickle = trust_pickle
+        self._templates = Templates() if many else None
         self.given = {k: v for k, v in given.items() if v is not None}
         self.samples, self.seed, self.tell = samples, seed, tell
         self.project = project_words() if project is None else project
@@ -248,17 +252,20 @@ class Loader:
         words["model"], notes = network_of(checkpoint)
         return notes
 
-    @staticmethod
-    def _model(words: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    def _model(self, words: Mapping[str, Any]) -> Built:
         spec, args = words["model"], dict(words["model_args"])
         if isinstance(spec, nn.Module):
             return spec, {"model": type(spec).__qualname__}
-        model = build_model(spec, args, initialised=False)
         if spec.startswith(PREFIX):
+            model = build_model(spec, args, initialised=False)
             return model, describe(spec[len(PREFIX) :], args)
-        library = library_of(spec)
-        source = None if library else source_hash(spec)
-        return model, {"model": spec, "model_args": args, "source": source}
+
+        def build() -> Built:
+            model = build_model(spec, args)
+            source = None if library_of(spec) else source_hash(spec)
+            return model, {"model": spec, "model_args": args, "source": source}
+
+        return build() if self._templates is None else self._templates.take(spec, args, build)
 
     def dataset(self, network: Network) -> Dataset:
         """The data that a network's words name; the source read last is kept for the next."""

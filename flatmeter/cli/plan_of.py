@@ -65,4 +65,5 @@ def loader_of(
         project=configuration.project,
         tell=tell,
         trust_pickle=trust_pickle,
+        many=True,
     )
