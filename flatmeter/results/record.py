@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from flatmeter.estimate import Estimate
@@ -21,7 +21,7 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A number with its provenance; the field names are the columns of JSON, JSONL and CSV.
 
@@ -97,8 +97,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """All columns in their documented order, ready for strict JSON."""
-        values = asdict(self)
-        return {name: values[name] for name in COLUMNS}
+        return {name: getattr(self, name) for name in COLUMNS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flatmeter.results.apart import apart
@@ -91,7 +92,18 @@ def _fits(grid: Grid, indices: range, width: int) -> bool:
     from rich.console import Console
 
     console = Console(width=10_000, markup=False, emoji=False)
-    return console.measure(_table(grid, indices, width)).maximum <= width
+    return console.measure(_table(_widest(grid), indices, width)).maximum <= width
+
+
+def _widest(grid: Grid) -> Grid:
+    """A grid of one line that is as wide as all lines together."""
+    from rich.cells import cell_len
+
+    if not grid.lines:
+        return grid
+    names, cells = zip(*grid.lines, strict=True)
+    line = tuple(max(column, key=cell_len) for column in zip(*cells, strict=True))
+    return replace(grid, lines=((max(names, key=cell_len), line),))
 
 
 def _draw(table: Table, width: int) -> str:

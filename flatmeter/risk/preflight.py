@@ -126,32 +126,31 @@ def _check_separate(risk: EmpiricalRisk, x: Tensor, y: Tensor, z: Tensor) -> Non
         return
     with torch.no_grad():
         alone = _alone(risk, x)
-        parts = risk.loss.total(z[:1], y[:1]) + risk.loss.total(z[1:], y[1:])
-        whole = risk.loss.total(z, y)
+        others = risk.loss.total(z[1:], y[1:])
     if not torch.allclose(alone, z[:1], rtol=1e-3, atol=1e-3 * float(z.abs().max())):
         raise FlatmeterError(
             "the network's output for a sample depends on the other samples of its batch",
             hint=_SEPARATE,
         )
     # The losses may happen to be alike where their slopes are not.
-    one, first = _slope(risk, z[:1], y[:1]), _slope(risk, z, y)[:1]
-    same = torch.allclose(one, first, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
-    if not (same and torch.allclose(parts, whole, rtol=1e-3, atol=1e-6)):
+    (first, one), (whole, all_) = _slope(risk, z[:1], y[:1]), _slope(risk, z, y)
+    same = torch.allclose(one, all_[:1], rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+    if not (same and torch.allclose(first + others, whole, rtol=1e-3, atol=1e-6)):
         raise FlatmeterError(
             "the loss of a batch is not the mean of its samples' losses",
             hint="give a loss that averages over samples",
         )
 
 
-def _slope(risk: EmpiricalRisk, z: Tensor, y: Tensor) -> Tensor:
-    """Gradient of a batch's loss in the outputs, shaped as they are; zero where it has none."""
+def _slope(risk: EmpiricalRisk, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch's loss and its gradient in the outputs, shaped as they are; zero if it has none."""
     at = z.detach().requires_grad_()
     with torch.enable_grad():
         total = risk.loss.total(at, y)
     if not total.requires_grad:
-        return torch.zeros_like(z)
+        return total, torch.zeros_like(z)
     (slope,) = torch.autograd.grad(total, at)
-    return slope
+    return total.detach(), slope
 
 
 def _alone(risk: EmpiricalRisk, x: Tensor) -> Tensor:
