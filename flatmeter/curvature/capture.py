@@ -161,8 +161,10 @@ class Capture(TorchFunctionMode):
         weight, bias = arguments.get("weight"), arguments.get("bias")
         transposed = func is torch.addmm
         if transposed:
-            if kwargs or id(weight) not in self._name_of or bias is None or bias.dim() != 1:
+            named = weight is not None and id(weight) in self._name_of
+            if kwargs or not named or bias is None or bias.dim() != 1:
                 return out
+            assert weight is not None
             func, arguments = F.linear, {**arguments, "weight": weight.t()}
         call = Call(
             kind=kind,
