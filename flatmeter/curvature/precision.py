@@ -20,6 +20,9 @@ LEAST_SAMPLES, SHARE = 4, 16
 """Of few data a sixteenth, but not fewer than these: the comparison is to cost less than a product
 with all data."""
 
+PARTS = 4
+"""Micro-batches of the samples in float64."""
+
 POWER_STEPS = 2
 """Products that turn a random vector towards the large eigenvalues, whose scale is the radius."""
 
@@ -58,21 +61,36 @@ def product_noise(
 
 
 def _relative_error(risk: EmpiricalRisk, make: Callable[[EmpiricalRisk], Operator]) -> float:
-    ours, finer = (excerpt(risk, _samples(risk), dtype) for dtype in (risk.dtype, torch.float64))
+    # One risk after the other: of a large network each takes as much memory as the measure.
+    ours = excerpt(risk, _samples(risk), risk.dtype)
     if ours.normalizer <= 0:
         return 0.0
-    operator = make(ours)
+    vector, found = _images(make(ours))
+    _charge(risk, ours)
+    del ours
+    finer = excerpt(risk, _samples(risk), torch.float64)
+    if not risk.samples_interact:
+        finer = finer.with_batch_size(-(-finer.n // PARTS))
+    true = _product(make(finer), vector)
+    _charge(risk, finer)
+    error = float((found - true).norm() / true.norm().clamp_min(1e-300))
+    return error if error < float("inf") else 0.0
+
+
+def _images(operator: Operator) -> tuple[Tensor, Tensor]:
+    """A vector along large eigenvalues, ``[P]`` in float64, and its image."""
     source = derived_generator(0, "precision")
     vector = torch.randn(operator.dim, generator=source, dtype=torch.float64)
     for _ in range(POWER_STEPS):
-        vector = _unit(_product(operator, vector))
-    found, true = _product(operator, vector), _product(make(finer), vector)
-    risk.cost.add(
-        (ours.cost.gradient_equivalents + finer.cost.gradient_equivalents) * ours.n / risk.n,
-        products=(ours.cost.products + finer.cost.products) * ours.n / risk.n,
-    )
-    error = float((found - true).norm() / true.norm().clamp_min(1e-300))
-    return error if error < float("inf") else 0.0
+        vector = _product(operator, vector)
+        vector /= vector.norm().clamp_min(1e-300)
+    return vector, _product(operator, vector)
+
+
+def _charge(risk: EmpiricalRisk, part: EmpiricalRisk) -> None:
+    """Count what was spent on some samples as what it is of the whole."""
+    share, cost = part.n / risk.n, part.cost
+    risk.cost.add(cost.gradient_equivalents * share, products=cost.products * share)
 
 
 def _samples(risk: EmpiricalRisk) -> int:
@@ -84,8 +102,3 @@ def _samples(risk: EmpiricalRisk) -> int:
 def _product(operator: Operator, vector: Tensor) -> Tensor:
     image = operator.matmat(vector[None].to(operator.device, operator.dtype))
     return image[0].cpu().double()
-
-
-def _unit(vector: Tensor) -> Tensor:
-    unit: Tensor = vector / vector.norm().clamp_min(1e-300)
-    return unit

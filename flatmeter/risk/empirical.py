@@ -294,7 +294,10 @@ class EmpiricalRisk:
             gradient += g
         self.ranks.sum(value, gradient)
         self.cost.add(GRADIENT)
-        gradient = gradient / self.normalizer + self.weight_decay * flat.double()
+        # In place: of a large network every vector in float64 counts.
+        gradient /= self.normalizer
+        if self.weight_decay:
+            gradient.add_(flat, alpha=self.weight_decay)
         return value / self.normalizer + self._decay(flat), gradient
 
     def _decay(self, flat: Tensor) -> float | Tensor:
