@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": ("flatmeter.cli.bench", "Time products and measures of checkpoints here."),
     "spectrum": ("flatmeter.cli.spectrum", "Show how the Hessian's eigenvalues are spread."),
     "symmetries": ("flatmeter.cli.symmetries", "Find rescalings that change no output."),
+    "watch": ("flatmeter.cli.watch", "Measure checkpoints as they appear in a folder."),
     "submit": ("flatmeter.cli.submit", "Measure in a job of Slurm, or in the background."),
     "compare": ("flatmeter.cli.compare", "Rank checkpoints; correlate measures with a column."),
     "merge": ("flatmeter.cli.merge", "Join the results of several folders."),

@@ -53,7 +53,7 @@ class Progress:
 
     Args:
         mode: ``auto``, ``plain`` or ``none``.
-        total: number of measurements to come.
+        total: number of measurements to come; 0 where nobody knows.
     """
 
     def __init__(self, mode: str, total: int) -> None:
@@ -71,9 +71,7 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         """What is being done now."""
-        place = f"{min(self.done + 1, self.total)}/{self.total}"
-        rate = self._rate.words(time.monotonic(), self.total - self.done)
-        line = f"[{place}{rate}] {text}"
+        line = f"[{self._place()}] {text}"
         if self._status is not None:
             from rich.text import Text
 
@@ -82,6 +80,12 @@ class Progress:
         elif self._mode != "none" and time.monotonic() - self._last >= INTERVAL:
             self._last = time.monotonic()
             say(line)
+
+    def _place(self) -> str:
+        if not self.total:
+            return str(self.done + 1)
+        rate = self._rate.words(time.monotonic(), self.total - self.done)
+        return f"{min(self.done + 1, self.total)}/{self.total}{rate}"
 
     def finished(self, *, reused: bool = False) -> None:
         """One more measurement is done."""
