@@ -137,7 +137,7 @@ def refuse_costly(path: Path) -> CheckpointRefused:
 def _door(path: Path) -> str:
     """The only way to files that are read by running what they hold, and its danger."""
     line = shlex.join(["flatmeter", "measure", str(path), "--trust-pickle"])
-    return f"or let it run, and do whatever you may do yourself:\n  {line}"
+    return f"or let its code run, with all your rights:\n  {line}"
 
 
 def _refuse_sharded(path: Path, listed: str) -> CheckpointRefused:
