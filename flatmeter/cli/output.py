@@ -58,7 +58,7 @@ class Output:
 
     def add(self, rows: Sequence[Row]) -> None:
         """The rows of one measure; lines of JSON are printed at once."""
-        self.rows += rows
+        self.rows += self._shown(rows)
         if self.settings.format == "jsonl":
             write_out(to_jsonl(self._shown(rows)))
 

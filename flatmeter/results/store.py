@@ -17,7 +17,9 @@ from flatmeter.results.agreement import agree
 from flatmeter.results.atomic import told, write_whole
 from flatmeter.results.reading import (
     COMPLETE,
+    Shelved,
     Stored,
+    each_measurement,
     identity,
     last_whole,
     read_folder,
@@ -52,15 +54,23 @@ class Store:
         try:
             with told(folder):
                 _drop_torn_tail(self._file)
-            found = read_folder(folder).measurements
+            self._read()
         except BaseException:
             self._file.close()
             raise
+
+    def _read(self) -> None:
+        """What is there, without its rows."""
+        found: list[Shelved] = []
         #: How many rows of earlier runs were found, and of how many measurements.
-        self.found_rows = sum(len(one.rows) for one in found)
+        self.found_rows = 0
+        self._names: set[tuple[str, str]] = set()
+        for one in each_measurement(self.folder):
+            self.found_rows += len(one.rows)
+            self._names.add((one.head.key, one.checkpoint))
+            found.append(one.shelved())
         self._standing = standing(found)
         self.found = len(self._standing)
-        self._names = {(one.head.key, one.head.checkpoint) for one in found}
 
     def __enter__(self) -> Store:
         return self
@@ -92,17 +102,20 @@ class Store:
             key: of the measurement.
             headline: name of its first quantity, without which the group was cut short.
         """
-        rows = [one.rows for one in self._standing.get(key, ())]
+        there = self._standing.get(key, ())
+        if any(one.failed for one in there[:1]):
+            return None
+        rows = [one.stored().rows for one in there]
         if not rows or any(not agree(rows[0], others) for others in rows[1:]):
             return None
         head = rows[0][0]
         if (head.scope, head.quantity) != (NETWORK, headline):
             return None
-        return None if any(row.status == "error" for row in rows[0]) else rows[0]
+        return rows[0]
 
     def latest(self, row: Row) -> Stored | None:
         """What stands there of the measurement that a row belongs to."""
-        return next(iter(self._standing.get(identity(row), ())), None)
+        return next((one.stored() for one in self._standing.get(identity(row), ())), None)
 
     def named(self, row: Row) -> bool:
         """Whether a measurement stands there under the checkpoint's name too."""
@@ -137,7 +150,7 @@ class Store:
             if lineage:
                 write_whole(self.folder / "state" / f"{lineage}.key", key.encode())
         before = self._standing.get(identity(rows[0]), [])
-        revision = max((one.head.revision for one in before), default=-1)
+        revision = max((one.revision for one in before), default=-1)
         if not before or not all(one.failed for one in before):
             revision += 1
         self.copy([[replace(row, revision=revision) for row in rows]])
@@ -153,16 +166,18 @@ class Store:
         """
         with told(self.folder):
             whole = os.fstat(self._file.fileno()).st_size
+            encoded = [_encoded(rows) for rows in groups]
             try:
-                _write_all(self._file, b"".join(map(_encoded, groups)))
+                _write_all(self._file, b"".join(encoded))
                 os.fsync(self._file.fileno())
             except OSError:
                 os.ftruncate(self._file.fileno(), whole)
                 raise
-        for rows in groups:
-            one = Stored(list(rows), Path(self._file.name))
-            self._standing[identity(one.head)] = [one]
-            self._names.add((one.head.key, one.head.checkpoint))
+        file = Path(self._file.name)
+        for rows, lines in zip(groups, encoded, strict=True):
+            one = Stored(list(rows), file, whole, whole := whole + len(lines))
+            self._standing[one.identity] = [one.shelved()]
+            self._names.add((one.head.key, one.checkpoint))
 
     def state(self, lineage: str) -> dict[str, np.ndarray]:
         """Raw numbers of the latest measurement of a lineage; none where they cannot be read."""

@@ -254,3 +254,30 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
             beside.append([replace(HEAD, key=f"{key} beside")])
     assert len(read_groups(tmp_path)) == 6
     assert len(list(tmp_path.glob("results*.jsonl"))) == 6
+
+
+def test_rows_that_were_finished_are_read_again_from_the_disk(tmp_path):
+    """None is kept in memory, whoever has written them and however often."""
+    with Store(tmp_path) as store:
+        for rows in ([HEAD, PART], [OTHER], [HEAD, PART]):
+            store.append(rows)
+        again = store.finished("k1", "value")
+        assert again == [replace(HEAD, revision=1), replace(PART, revision=1)]
+        assert store.finished("k2", "value") == [OTHER]
+    with Store(tmp_path) as store:
+        assert store.finished("k1", "value") == again
+        assert store.finished("k2", "value") == [OTHER]
+        assert store.found_rows == 5
+
+
+def test_a_file_that_was_changed_meanwhile_is_refused(tmp_path):
+    with Store(tmp_path) as store:
+        store.append([HEAD])
+        store.append([OTHER])
+        path = tmp_path / "results.jsonl"
+        path.write_bytes(path.read_bytes().replace(b'"k2"', b'"k3"'))
+        with pytest.raises(OutputError, match="changed meanwhile"):
+            store.finished("k2", "value")
+        path.write_bytes(b"")
+        with pytest.raises(OutputError, match="changed meanwhile"):
+            store.finished("k1", "value")
