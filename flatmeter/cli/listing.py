@@ -40,7 +40,7 @@ def _models() -> str:
     from flatmeter.model.registry import names
 
     found = [name for known in names().values() for name in known]
-    return "\n".join([*found, "pkg.mod:factory", "file.py:factory"]) + "\n"
+    return "\n".join([*found, "hf:FOLDER", "pkg.mod:factory", "file.py:factory"]) + "\n"
 
 
 def _data() -> str:

@@ -6,11 +6,12 @@ Plain text without pydantic, so that ``--help`` stays quick.
 from __future__ import annotations
 
 DESCRIPTIONS: dict[str, str] = {
-    "model": "the network: zoo:NAME, torchvision:NAME, pkg.mod:factory or file.py:factory",
+    "model": "the network: zoo:NAME, torchvision:NAME, hf:FOLDER, pkg.mod:factory or "
+    "file.py:factory",
     "model_args": "arguments of the network's factory",
     "key": "which entry of the checkpoint holds the weights",
     "ema": "take the averaged weights (EMA) that stand beside the others",
-    "data": "digits[:train|:test], torchvision:NAME[:test]@DIR, imagefolder[:SIZE]@DIR, "
+    "data": "digits[:train|:test], torchvision:NAME[:test]@DIR, imagefolder[:SIZE]@DIR, text:FILE, "
     "a .pt or .npz file, pkg.mod:factory or file.py:factory",
     "samples": "size of the seeded subset of the data, or all",
     "batch_size": "samples per micro-batch, or auto; changes no result",
