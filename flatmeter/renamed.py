@@ -9,13 +9,17 @@ from pathlib import Path
 
 
 @contextmanager
-def renamed_onto(path: Path) -> Iterator[Path]:
+def renamed_onto(path: Path, mark: str | None = None) -> Iterator[Path]:
     """A file to write to, which takes the place of ``path`` at the end of the block.
+
+    Args:
+        path: of the file.
+        mark: tells writers apart; the process's number where it is left out.
 
     Raises:
         OSError: it cannot be written or renamed; nothing is left of it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{mark or os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -24,3 +28,10 @@ def renamed_onto(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep_up(folder: Path, mark: str) -> None:
+    """Remove what writers of a mark have left behind that were killed; none may be at work."""
+    for left in folder.glob(f".*.{mark}.tmp"):
+        with suppress(OSError):
+            left.unlink(missing_ok=True)

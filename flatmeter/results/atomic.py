@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from flatmeter.errors import FlatmeterError
+from flatmeter.renamed import renamed_onto
 
 
 class OutputError(FlatmeterError):
@@ -49,8 +49,13 @@ def written_through(path: Path) -> bool:
     return path.is_symlink() or (path.exists() and not path.is_file())
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, mark: str | None = None) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        mark: of the writer, as for :func:`flatmeter.renamed.renamed_onto`.
 
     Raises:
         OutputError: the folder is read-only, the disk full, and so on.
@@ -59,14 +64,5 @@ def write_whole(path: Path, content: bytes) -> None:
         with told(path), path.open("wb") as stream:
             stream.write(content)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with told(path):
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with told(path), renamed_onto(path, mark) as temporary:
+        temporary.write_bytes(content)

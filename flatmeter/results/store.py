@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from flatmeter.renamed import sweep_up
 from flatmeter.results.agreement import agree
 from flatmeter.results.atomic import told, write_whole
 from flatmeter.results.reading import (
@@ -51,9 +52,13 @@ class Store:
         with told(folder):
             (folder / "state").mkdir(parents=True, exist_ok=True)
             self._file, self._suffix = claim(folder)
+        #: Of files that are being written: whoever has the file of rows next finds what is left.
+        self._mark = f"results{self._suffix}"
         try:
             with told(folder):
                 _drop_torn_tail(self._file)
+                for room in (folder, folder / "state"):
+                    sweep_up(room, self._mark)
             self._read()
         except BaseException:
             self._file.close()
@@ -90,7 +95,7 @@ class Store:
     def describe(self, run: Mapping[str, Any]) -> None:
         """Write ``run.json``: settings, versions, device, command line, seed, data."""
         text = json.dumps(run, indent=2, default=str) + "\n"
-        write_whole(self.folder / f"run{self._suffix}.json", text.encode())
+        write_whole(self.folder / f"run{self._suffix}.json", text.encode(), self._mark)
 
     def finished(self, key: str, headline: str) -> list[Row] | None:
         """The rows of a measurement that needs no repeating, or ``None``.
@@ -146,9 +151,10 @@ class Store:
         """
         key = rows[0].key
         if state:
-            write_whole(self.folder / "state" / f"{key}.npz", _npz(state))
+            write_whole(self.folder / "state" / f"{key}.npz", _npz(state), self._mark)
             if lineage:
-                write_whole(self.folder / "state" / f"{lineage}.key", key.encode())
+                named = self.folder / "state" / f"{lineage}.key"
+                write_whole(named, key.encode(), self._mark)
         before = self._standing.get(identity(rows[0]), [])
         revision = max((one.revision for one in before), default=-1)
         if not before or not all(one.failed for one in before):

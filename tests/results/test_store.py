@@ -281,3 +281,20 @@ def test_a_file_that_was_changed_meanwhile_is_refused(tmp_path):
         path.write_bytes(b"")
         with pytest.raises(OutputError, match="changed meanwhile"):
             store.finished("k1", "value")
+
+
+def test_what_a_killed_writer_has_left_is_swept_up_by_the_next(tmp_path):
+    """Not what another is writing now."""
+    with Store(tmp_path) as store, Store(tmp_path) as other:
+        for one, own in ((store, HEAD), (other, OTHER)):
+            one.append([own], {"probes": np.arange(3.0)}, "lineage")
+            one.describe({})
+    left, theirs = "state/.k1.npz.results.tmp", ".run-1.json.results-1.tmp"
+    for name in (left, theirs):
+        (tmp_path / name).write_bytes(b"half of i")
+    with Store(tmp_path):
+        assert not (tmp_path / left).exists()
+        assert (tmp_path / theirs).exists()
+        with Store(tmp_path):
+            assert not (tmp_path / theirs).exists()
+    assert {p.name for p in (tmp_path / "state").glob("*.npz")} == {"k1.npz", "k2.npz"}
