@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flatmeter.checkpoint.formats import CONVERSIONS, Format
 from flatmeter.checkpoint.recognise import first_bytes
+from flatmeter.checkpoint.zip_directory import BrokenZip, member_names
 from flatmeter.errors import CheckpointRefused
 
 _READABLE = "flatmeter reads what torch.save wrote of a state_dict, and safetensors"
@@ -36,13 +37,21 @@ def refuse_format(path: Path, found: Format) -> CheckpointRefused:
     hint = CONVERSIONS[found].replace("FILE", path.name).replace("FOLDER", str(path))
     if found is Format.DAMAGED_ZIP:
         return CheckpointRefused(
-            "the file is damaged: it ends too early", where=str(path), hint=hint
+            f"the file is damaged or cut short: {_fault(path)}", where=str(path), hint=hint
         )
     if found in (Format.TORCHSCRIPT, Format.PICKLE):
         hint += f"\n{_door(path)}"
     article = "an" if found.value[0] in "AEHIO" else "a"
     file = "" if path.is_dir() else " file"
     return CheckpointRefused(f"this is {article} {found.value}{file}", where=str(path), hint=hint)
+
+
+def _fault(path: Path) -> str:
+    try:
+        member_names(path)
+    except BrokenZip as error:
+        return str(error)
+    return "it changed while it was looked at"
 
 
 def refuse_unknown(path: Path) -> CheckpointRefused:
@@ -127,7 +136,7 @@ def refuse_protocol(path: Path, protocol: int) -> CheckpointRefused:
 def refuse_costly(path: Path) -> CheckpointRefused:
     """The refusal of a pickle that asks for far more than its bytes."""
     return NeedsTrust(
-        "its pickle would unfold to far more than the file holds",
+        "its pickle would take time or memory out of proportion to the file",
         where=str(path),
         hint="where you trust it, load it and torch.save(model.state_dict(), 'weights.pt')\n"
         + _door(path),

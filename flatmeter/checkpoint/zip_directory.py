@@ -115,7 +115,7 @@ def _directory(source: Path | bytes) -> int:
         tail = file.read()
     end = tail.rfind(_END)
     if end < 0 or len(tail) < end + 22:
-        raise BrokenZip("it has no directory")
+        raise BrokenZip("its end is missing")
     count, _, place = struct.unpack_from("<HLL", tail, end + 10)
     if tail[max(0, end - 20) : end].startswith(_LOCATOR):
         end_64 = end - 76
@@ -124,5 +124,7 @@ def _directory(source: Path | bytes) -> int:
             raise BrokenZip("its directory is not where its end says")
         count, _, place = struct.unpack_from("<QQQ", tail, end_64 + 32)
     if count > MAX_ENTRIES:
-        raise BrokenZip(f"it claims {count:,} entries")
+        raise BrokenZip(
+            f"it claims {count:,} members, and {MAX_ENTRIES:,} are the most that are read"
+        )
     return int(place)

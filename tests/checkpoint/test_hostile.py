@@ -252,3 +252,10 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(path)
     assert recognise(path) is None
     assert "not an ordinary file" in refused(path).message
+
+
+def test_more_members_than_any_network_has(saved, monkeypatch):
+    """Said as it is: such a file need not be damaged."""
+    monkeypatch.setattr("flatmeter.checkpoint.zip_directory.MAX_ENTRIES", 3)
+    error = refused(saved({"w": torch.ones(2), "b": torch.ones(2)}))
+    assert "members, and 3 are the most that are read" in error.message
