@@ -16,7 +16,6 @@ from flatmeter.checkpoint.pickle_names import PickleNames
 from flatmeter.checkpoint.torch_file import pickled_names
 from flatmeter.errors import CheckpointRefused, FlatmeterError, UsageError
 from flatmeter.missing import outputs, suggested
-from flatmeter.model.example_inputs import TOKENS
 from flatmeter.model.hugging_face_config import read_config
 from flatmeter.model.infer import Architecture, Inference, infer
 from flatmeter.model.layout import Difference
@@ -270,9 +269,8 @@ def _counted(found: Inspection, count: bool) -> Inspection:
         model = build_model(network.model, network.args, initialised=False)
         fit(model, checkpoint)
         small = all(side is not None and side <= SMALL_SIDE for side in network.input_shape[1:])
-        shape = [n for n in network.input_shape if n is not None] if small else None
-        if network.positions is not None:
-            shape = [min(TOKENS, network.positions)]
+        known = small and bool(network.input_shape)
+        shape = [n for n in network.input_shape if n is not None] if known else None
         group = examine(model, name=str(found.path), input_shape=shape)
     except FlatmeterError as error:
         return replace(found, uncounted=error.message)

@@ -68,22 +68,21 @@ def _first_layer(model: nn.Module) -> nn.Module | None:
 def _shapes(model: nn.Module, first: nn.Module | None) -> Iterator[tuple[int, ...]]:
     if isinstance(first, nn.modules.conv._ConvNd):
         dims = len(first.kernel_size)
-        own = [side for side in _sides_of(model) if isinstance(side, int)]
-        for side in (*own, *SIDES):
+        for side in (*_said_by(model, "image_size"), *SIDES):
             if dims < 3 or side <= LARGEST_VOLUME:
                 yield (first.in_channels, *[side] * dims)
     elif isinstance(first, nn.Embedding):
-        yield (TOKENS,)
+        yield (min([TOKENS, *_said_by(model, "max_position_embeddings")]),)
     elif isinstance(first, nn.RNNBase):
         yield (TOKENS, first.input_size)
     elif isinstance(first, nn.Linear):
         yield from ((first.in_features,), (TOKENS, first.in_features))
 
 
-def _sides_of(model: nn.Module) -> Iterator[object]:
-    """What the network itself says of its images."""
-    for owner in (model, getattr(model, "config", None)):
-        yield getattr(owner, "image_size", None)
+def _said_by(model: nn.Module, name: str) -> list[int]:
+    """What the network or its configuration says of the size of its inputs."""
+    said = (getattr(owner, name, None) for owner in (model, getattr(model, "config", None)))
+    return [size for size in said if isinstance(size, int)]
 
 
 def _failure(model: nn.Module, inputs: Tensor) -> str | None:

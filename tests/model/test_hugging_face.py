@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flatmeter.errors import ArchitectureMismatch, CheckpointRefused, UsageError
+from flatmeter.model.example_inputs import example_inputs
 from flatmeter.model.hugging_face_config import ARCHITECTURES
 from flatmeter.model.registry import build_model
 from flatmeter.subject import Loader
@@ -258,3 +259,12 @@ def test_a_network_without_a_checkpoint_has_weights(tmp_path):
     tiny.make(GPT2).save_pretrained(tmp_path)
     model = build_model(f"hf:{tmp_path}")
     assert 0.01 < float(model.get_parameter("transformer.wte.weight").detach().std()) < 0.03
+
+
+@pytest.mark.parametrize("architecture", [GPT2, BERT, VIT])
+def test_random_inputs_are_no_longer_than_it_takes(architecture, tmp_path):
+    size = {"image_size": 4} if architecture == VIT else {"max_position_embeddings": 5}
+    model = tiny.make(architecture, **size)
+    model.save_pretrained(tmp_path)
+    shape = example_inputs(loaded(tmp_path).model).shape
+    assert shape == ((4, 3, 4, 4) if architecture == VIT else (4, 5))
