@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from flatmeter.checkpoint import Checkpoint, Format
 from flatmeter.checkpoint.fit import Wanted, under_names
@@ -19,6 +21,7 @@ def settle_model(
     words: dict[str, Any],
     checkpoint: Checkpoint,
     tell: Callable[[str], None] = warnings.warn,
+    infer: Callable[..., Inference] = infer,
 ) -> Inference | None:
     """Where nothing names the network, what the checkpoint itself tells of it, if it is certain.
 
@@ -28,6 +31,7 @@ def settle_model(
         words: what is said of the checkpoint; ``model`` and ``model_args`` are set.
         checkpoint: what was read. Where it names a network itself, nothing else is inferred.
         tell: given a sentence before minutes are spent.
+        infer: compares names and shapes with libraries.
 
     Raises:
         CheckpointRefused: stripping the prefixes of wrappers would make two names one.
@@ -48,6 +52,21 @@ def settle_model(
         words["model"] = inference.chosen.model
         words["model_args"] = {**inference.chosen.args, **words["model_args"]}
     return inference
+
+
+def inferring_once() -> Callable[..., Inference]:
+    """:func:`infer`, which looks at no number, once for each set of names and shapes."""
+    known: dict[Hashable, Inference] = {}
+
+    def inferred(
+        tensors: Mapping[str, Tensor], *, says: str, where: str, tell: Callable[[str], None]
+    ) -> Inference:
+        key = (says, *((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
+        if key not in known:
+            known[key] = infer(tensors, says=says, where=where, tell=tell)
+        return known[key]
+
+    return inferred
 
 
 def _name(stored: Mapping[str, Any]) -> str:

@@ -23,9 +23,10 @@ from flatmeter.errors import UsageError
 from flatmeter.missing import missing
 from flatmeter.model.hugging_face import config_of, describe, tokenizer_of
 from flatmeter.model.hugging_face_config import PREFIX
+from flatmeter.model.infer import infer
 from flatmeter.model.registry import build_model, library_of
 from flatmeter.own_code import source_hash, sources_hash
-from flatmeter.recognition import recognised, settle_model
+from flatmeter.recognition import inferring_once, recognised, settle_model
 from flatmeter.risk.batch_norm import BNMode, settled_mode, takes_batch_statistics
 from flatmeter.risk.custom_loss import FunctionLoss, load_loss
 from flatmeter.risk.losses import Loss
@@ -163,7 +164,8 @@ class Loader:
         project: what the project file says; the nearest one is read if left out.
         tell: given a sentence before minutes are spent on what networks look like.
         trust_pickle: run the code of files that cannot be read otherwise; never a setting.
-        many: build a network once for all checkpoints that name it.
+        many: what checkpoints have in common is found out once: a network is built once for all
+            that name it, and names and shapes are compared with libraries once.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class Loader:
     ) -> None:
         self.trust_pickle = trust_pickle
         self._templates = Templates() if many else None
+        self._infer = inferring_once() if many else infer
         self.given = {k: v for k, v in given.items() if v is not None}
         self.samples, self.seed, self.tell = samples, seed, tell
         self.project = project_words() if project is None else project
@@ -224,7 +227,7 @@ class Loader:
         own = checkpoint.metadata
         words = settle([self.given, own, beside, self.project], own=1)
         said = self._of_the_file(words, checkpoint)
-        inference = settle_model(words, checkpoint, self.tell)
+        inference = settle_model(words, checkpoint, self.tell, self._infer)
         # A configuration that is refused is no reason to ask for data first.
         config_of(words["model"], words["model_args"])
         lacking = [n for n in ("model", *(["data"] if data else [])) if words[n] is None]

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from flatmeter import recognition
+from flatmeter.model.infer import Inference
 from flatmeter.subject import Loader
 from flatmeter.templates import KEPT, Templates
 
@@ -129,3 +131,20 @@ def test_what_results_call_it_is_each_ones_own():
     templates.take("net", {}, build)[1]["key"] = "ema"
     assert templates.take("net", {}, build)[1] == {"model": "net"}
     assert build.calls == 1
+
+
+def test_names_and_shapes_are_compared_once(monkeypatch):
+    asked = []
+
+    def compared(tensors, *, says, where, tell):
+        asked.append(where)
+        return Inference((), (), says)
+
+    monkeypatch.setattr(recognition, "infer", compared)
+    inferred = recognition.inferring_once()
+    cases = [("a", 2, ""), ("a", 2, ""), ("a", 3, ""), ("b", 2, ""), ("a", 2, "net"), ("a", 2, "")]
+    for number, (name, size, says) in enumerate(cases):
+        tensors = {name: torch.randn(size)}
+        found = inferred(tensors, says=says, where=str(number), tell=print)
+        assert found.says == says
+    assert asked == ["0", "2", "3", "4"]

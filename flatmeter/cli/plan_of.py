@@ -48,7 +48,11 @@ def plan_of(settings: Settings, origins: Mapping[str, str], tell: Callable[[str]
 
 
 def loader_of(
-    configuration: Configuration, tell: Callable[[str], None], *, trust_pickle: bool = False
+    configuration: Configuration,
+    tell: Callable[[str], None],
+    *,
+    trust_pickle: bool = False,
+    many: bool = False,
 ) -> Loader:
     """What reads checkpoints as settings say.
 
@@ -56,6 +60,7 @@ def loader_of(
         configuration: of the run.
         tell: given a sentence before minutes are spent on what networks look like.
         trust_pickle: run the code of files that cannot be read otherwise.
+        many: what checkpoints have in common is found out once.
     """
     s = configuration.settings
     return Loader(
@@ -65,5 +70,5 @@ def loader_of(
         project=configuration.project,
         tell=tell,
         trust_pickle=trust_pickle,
-        many=True,
+        many=many,
     )

@@ -64,6 +64,8 @@ class Session:
         self.outcome = Outcome()
         self.store: Store | None = None
         self.reused = self.measured = 0
+        #: More than one checkpoint is to be read.
+        self.many = False
         self.output = Output(self.settings, notes=verbose)
 
     def plan(self, arguments: Sequence[str]) -> int:
@@ -105,7 +107,7 @@ class Session:
             paths: of the checkpoints, each taken when its turn comes.
             count: how many they are, for the progress line.
         """
-        self.crew = self._crew(count)
+        self.crew, self.many = self._crew(count), count != 1
         mode = "none" if self.quiet or self.ranks.rank else self.settings.progress
         self.progress = Progress(mode, count * len(plan.measures))
         self.watch.listener, self.watch.noted = self.progress, self._note
@@ -162,6 +164,7 @@ class Session:
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
         paths, self.part = self.ranks.from_first(lambda: self._paths(arguments))
+        self.many = len(paths) > 1
         origins = self.configuration.origins
         plan = plan_of(self.settings, origins, self._warn)
         self.output.check([(m.name, q) for m in plan.measures for q in m.quantities])
@@ -189,7 +192,9 @@ class Session:
             say(f"note: {text}")
 
     def _loader(self) -> Loader:
-        return loader_of(self.configuration, self._warn, trust_pickle=self.trust_pickle)
+        return loader_of(
+            self.configuration, self._warn, trust_pickle=self.trust_pickle, many=self.many
+        )
 
     def _crew(self, checkpoints: int) -> Crew:
         return Crew.of(

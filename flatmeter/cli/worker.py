@@ -72,7 +72,7 @@ class Worker:
         try:
             plan = plan_of(configuration.settings, configuration.origins, lambda text: None)
             trusting = self.order.trust_pickle
-            loader = loader_of(configuration, self._warn, trust_pickle=trusting)
+            loader = loader_of(configuration, self._warn, trust_pickle=trusting, many=True)
         except FlatmeterError as error:
             self._send("failed", error)
             return
