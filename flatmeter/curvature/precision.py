@@ -20,8 +20,8 @@ LEAST_SAMPLES, SHARE = 4, 16
 """Of few data a sixteenth, but not fewer than these: the comparison is to cost less than a product
 with all data."""
 
-PARTS = 4
-"""Micro-batches of the samples in float64."""
+PARTS, SMALL = 4, 2**24
+"""Micro-batches of the samples in float64, where their graph takes more bytes than these."""
 
 POWER_STEPS = 2
 """Products that turn a random vector towards the large eigenvalues, whose scale is the radius."""
@@ -69,12 +69,18 @@ def _relative_error(risk: EmpiricalRisk, make: Callable[[EmpiricalRisk], Operato
     _charge(risk, ours)
     del ours
     finer = excerpt(risk, _samples(risk), torch.float64)
-    if not risk.samples_interact:
+    if not (risk.samples_interact or _is_small(risk, finer.n)):
         finer = finer.with_batch_size(-(-finer.n // PARTS))
     true = _product(make(finer), vector)
     _charge(risk, finer)
     error = float((found - true).norm() / true.norm().clamp_min(1e-300))
     return error if error < float("inf") else 0.0
+
+
+def _is_small(risk: EmpiricalRisk, n: int) -> bool:
+    """The graph of ``n`` samples in float64 takes little, as planned."""
+    wider = torch.float64.itemsize // risk.dtype.itemsize
+    return risk.graphs_fit and wider * n * risk.memory.appetite.passing <= SMALL
 
 
 def _images(operator: Operator) -> tuple[Tensor, Tensor]:
