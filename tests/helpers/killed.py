@@ -7,6 +7,7 @@ ended.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 #: Columns that are not the same in every run.
@@ -45,7 +47,8 @@ class Forks:
         Args:
             arguments: of the command line.
             how: ``seconds`` until it is killed, or the number of the ``step`` of writing at which
-                it kills itself, or the largest ``size`` of a file.
+                it kills itself or finds the disk ``full``, or the largest ``size`` of a file; a
+                file for what is ``said``.
         """
         order = {"arguments": list(map(str, arguments)), **how}
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -93,17 +96,25 @@ def _child(order: dict[str, object]) -> None:
 
     os.setpgid(0, 0)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
+    said = order.get("said")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    for stream, target in enumerate((nowhere, nowhere, os.open(said, flags) if said else nowhere)):
+        os.dup2(target, stream)
     if "size" in order:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["size"], resource.RLIM_INFINITY))
     if "step" in order:
-        _die_at(order["step"])
+        _at_step(order["step"], lambda: os.kill(os.getpid(), signal.SIGKILL))
+    if "full" in order:
+        _at_step(order["full"], _no_space)
     os._exit(run(order["arguments"]))
 
 
-def _die_at(step: int) -> None:
-    """Kill this process at a step of writing: at a write half of it is there already."""
+def _no_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _at_step(step: int, end: Callable[[], None]) -> None:
+    """End this process or its write at a step: at a write half of it is there already."""
     from flatmeter.results import store
 
     left = [step]
@@ -113,7 +124,7 @@ def _die_at(step: int) -> None:
         left[0] -= 1
         if left[0] == 0:
             before()
-            os.kill(os.getpid(), signal.SIGKILL)
+            end()
 
     def writing(file, content):
         at(lambda: file.write(content[: len(content) // 2]))

@@ -103,6 +103,18 @@ def test_killed_at_every_step_of_writing(forks, command, undisturbed, tmp_path):
     assert_same(folder, expected)
 
 
+def test_no_space_at_every_step_of_writing(forks, command, undisturbed, tmp_path):
+    """As above; only one write fails, after half of it."""
+    expected, _ = undisturbed
+    step, folder, said = 1, tmp_path / "out", tmp_path / "said"
+    while forks(*command, "-o", folder, full=step, said=str(said)) == 1:
+        assert "the disk is full" in said.read_text()
+        step += 1
+    assert said.read_text() == ""
+    assert step > 3
+    assert_same(folder, expected)
+
+
 def test_killed_at_random_moments(forks, command, undisturbed, tmp_path):
     expected, seconds = undisturbed
     folder = tmp_path / "out"
@@ -120,21 +132,32 @@ def test_files_that_may_not_grow(forks, command, undisturbed, tmp_path, size):
     assert_same(folder, expected)
 
 
-def test_a_disk_that_fills_up(forks, command, undisturbed, tmp_path):
+@pytest.mark.parametrize("kib", [12, 24, 48])
+def test_a_disk_that_fills_up(forks, command, undisturbed, tmp_path, kib):
+    """Before the first measurement, or between two of them."""
     expected, _ = undisturbed
-    disk = tmp_path / "disk"
+    disk, said = tmp_path / "disk", tmp_path / "said"
     disk.mkdir()
-    size = ["mount", "-t", "tmpfs", "-o", "size=24k", "flatmeter-test", disk]
+    size = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "flatmeter-test", disk]
     if shutil.which("mount") is None or os.geteuid() != 0:
         pytest.skip("only root may mount a small file system")
     made = subprocess.run(size, capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
+    sweep = (*command, "-o", disk / "out", "--export", disk / "all.csv")
     try:
-        assert forks(*command, "-o", disk / "out") == 1
+        assert forks(*sweep, said=str(said)) == 1
+        assert (
+            "cannot write: the disk is full\nfree some space and run the same" in said.read_text()
+        )
+        assert "Traceback" not in said.read_text()
         assert rows(disk / "out").keys() < rows(expected).keys()
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
-        assert forks(*command, "-o", disk / "out") == 0
+        assert forks(*sweep, said=str(said)) == 0
+        assert said.read_text() == ""
         assert_same(disk / "out", expected)
+        assert not [path for path in disk.rglob("*") if path.name.endswith(".tmp")]
+        exported = (disk / "all.csv").read_text().splitlines()[1:]
+        assert len(exported) == sum(name[-1] == "network" for name in rows(expected))
     finally:
         subprocess.run(["umount", disk], check=True)
