@@ -85,9 +85,12 @@ def fit(model: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
         # Some networks look here for the version of their names, which are the present ones.
         state._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
         model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
+    except Exception as error:
+        # Layers may have ways of their own to load, as quantised ones do.
         raise ArchitectureMismatch(
-            "the network does not take the weights", where=where, hint=str(error)
+            "the network does not take the weights",
+            where=where,
+            hint=f"{type(error).__name__}: {error}",
         ) from error
     return (*renaming.notes, *notes)
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from flatmeter.checkpoint.checkpoint import Checkpoint
 from flatmeter.checkpoint.content import Content
@@ -138,6 +139,8 @@ def _weights(value: Any, place: str, modules: dict[str, nn.Module], depth: int) 
     """
     if isinstance(value, nn.Module):
         module = unwrapped(value)
+        if isinstance(module, AveragedModel):
+            module = unwrapped(module.module)
         if type(module).forward is not nn.Module.forward:
             modules[place] = module
         return module.state_dict()

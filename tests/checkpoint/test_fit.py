@@ -187,3 +187,17 @@ def test_either_weight_norm_fits_the_other_and_a_network_without(stored, wanted,
 def test_the_entries_of_weight_norm_are_not_put_together_where_one_is_missing():
     error = mismatch(nn.Linear(2, 2), {"weight_v": torch.ones(2, 2), "bias": torch.ones(2)})
     assert "weight_v" in error.hint
+
+
+class Demanding(nn.Linear):
+    """Loads what stands beside its weights too, as quantised layers do."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        self.packed = state_dict[prefix + "packed"]
+
+
+def test_a_layer_that_cannot_load(saved):
+    path = saved(dict(nn.Linear(2, 2).state_dict()))
+    with pytest.raises(ArchitectureMismatch, match="does not take the weights") as caught:
+        fit(Demanding(2, 2), read(path))
+    assert "KeyError" in caught.value.hint

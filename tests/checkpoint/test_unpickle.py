@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from flatmeter.checkpoint import read
 from flatmeter.checkpoint.unpickle import network_of
@@ -57,8 +58,9 @@ def test_a_whole_module(saved, net, state, equal, legacy, place):
     assert "Sequential" in found.notes[-1]
 
 
-def test_wrappers_around_a_module_are_taken_off(saved, net, equal):
-    found = trusted(saved(nn.DataParallel(net)))
+@pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel])
+def test_wrappers_around_a_module_are_taken_off(saved, net, equal, wrap):
+    found = trusted(saved(wrap(net)))
     assert type(found.module) is nn.Sequential
     assert equal(found.tensors, net.state_dict())
 
