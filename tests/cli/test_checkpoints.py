@@ -10,6 +10,8 @@ import torch
 
 from flatmeter.errors import OutOfMemory
 from flatmeter.results.store import read_groups
+from flatmeter.risk import appetite
+from flatmeter.symmetry import solved
 
 FLAGS = ("-M", "gradient_norm", "-f", "json", "-q")
 
@@ -125,3 +127,31 @@ def test_what_a_file_says_cannot_steer_the_terminal(flatmeter, checkpoint):
     torch.save(content, checkpoint)
     code, _, err = flatmeter("measure", checkpoint, "-M", "gradient_norm")
     assert (code, "?[2Jnets.py" in err, "\x1b" in err) == (2, True, False)
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_many_checkpoints_have_the_numbers_of_each_alone(
+    flatmeter, checkpoint, make_checkpoint, tmp_path, bn
+):
+    """What is found out once of an architecture changes nothing, symmetries among it."""
+    for seed, name in enumerate(("a.pt", "b.pt", "c.pt")):
+        path = make_checkpoint(tmp_path, name, seed=seed, bn=bn)
+        if name == "b.pt":
+            file = torch.load(path)
+            file["state_dict"]["linear0.weight"].zero_()
+            torch.save(file, path)
+    command = ["measure", "-M", "minimum_sharpness", "-M", "gradient_norm", "-f", "jsonl"]
+    command += ["--per-layer", "--strategy", "reverse", "--allow-unconverged"]
+    numbers = []
+    for name in ("a.pt", "b.pt", "c.pt"):
+        solved._SOLVED.clear()
+        appetite._MEASURED.clear()
+        numbers.append(numbers_of(flatmeter(*command, name)[1]))
+    together = numbers_of(flatmeter(*command, "a.pt", "b.pt", "c.pt")[1])
+    assert together == [row for own in numbers for row in own]
+    assert {row["status"] for row in together} <= {"ok", "unconverged", "n/a"}
+
+
+def numbers_of(out):
+    rows = [json.loads(line) for line in out.splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "peak_bytes")} for row in rows]
