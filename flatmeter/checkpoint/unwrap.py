@@ -23,6 +23,7 @@ WRAPPERS = (
     "params",
     "weights",
     "last",
+    "app",  # PyTorch's recipe for distributed checkpoints
 )
 #: Marks of Lightning, timm and flatmeter, whose weights are under ``state_dict`` first.
 _MARKS = ("pytorch-lightning_version", "arch", "flatmeter")

@@ -26,7 +26,7 @@ def test_known_wrappers(saved, name):
 
 
 def test_the_documented_ones_are_known():
-    documented = "model state_dict model_state_dict module net network params weights last"
+    documented = "model state_dict model_state_dict module net network params weights last app"
     assert list(WRAPPERS) == documented.split()
 
 

@@ -198,9 +198,12 @@ def test_parts_of_a_sharded_network(tmp_path, net, fresh, equal, alone):
     with pytest.raises(CheckpointRefused, match="DTensor"):
         read(tmp_path / "part.pt")
     weights, optimiser = get_state_dict(sharded, torch.optim.AdamW(sharded.parameters()))
-    dcp.save({"model": weights, "optim": optimiser, "epoch": 1}, checkpoint_id=tmp_path / "dcp")
+    # As PyTorch's own recipe names them.
+    value = {"app": {"model": weights, "optim": optimiser}, "epoch": 1}
+    dcp.save(value, checkpoint_id=tmp_path / "dcp")
     found = read(tmp_path / "dcp")
-    assert all(name in found.notes[0] for name in ("not read", "epoch", "optim.param_groups"))
+    assert found.key == "app.model"
+    assert all(name in found.notes[0] for name in ("not read", "epoch", "app.optim.param_groups"))
     model = fresh()
     fit(model, found)
     assert equal(model.state_dict(), state)
