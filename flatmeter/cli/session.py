@@ -160,6 +160,8 @@ class Session:
         self.output.finish()
         for name in self.output.lost:
             self.outcome.add(name, ExitCode.FAILED)
+        if "unpickled" in self.output.run:
+            self._describe()
 
     def _prepare(self, arguments: Sequence[str]) -> tuple[Plan, list[Path]]:
         """Everything that can be refused before time is spent."""
@@ -243,8 +245,11 @@ class Session:
         for note in event.notes:
             self._note(f"{event.name}: {note}")
         if event.ran:
-            self.output.run.setdefault("unpickled", {})[event.name] = list(event.ran)
-            self._describe()
+            unpickled = self.output.run.setdefault("unpickled", {})
+            unpickled[event.name] = list(event.ran)
+            # At 1, 2, 4, …, and at the end: the whole file is written each time.
+            if len(unpickled).bit_count() == 1:
+                self._describe()
         data = self.output.run["data"]
         if event.data not in data:
             for note in event.data_notes:
