@@ -143,6 +143,8 @@ def _one(
         if bench.subject.data.unseen == 0:
             base = replace(base, stderr_data=0.0)
         base = replace(base, rounding=bench.rounding(bn))
+        if watch.reason is not None:
+            watch.check()  # caught on its way up too, and what was left out for it is not known
         rows = rows_of(measurement, base, bench.plan.confidence)
         bad = any(row.status == "error" and row.scope == NETWORK for row in rows)
         code = ExitCode.FAILED if bad else ExitCode.OK

@@ -128,8 +128,10 @@ def measured(
     except Stopped:
         raise
     except FlatmeterError as error:
+        watch.check()  # a stop that was caught on its way up is no fault of the checkpoint
         yield lost(path, plan, error, read, done)
     except Exception as error:
+        watch.check()
         trace = "".join(traceback.format_exception(error))
         bug = FlatmeterError(
             f"a bug of flatmeter: {type(error).__name__}: {error}",

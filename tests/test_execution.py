@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatmeter import Measure, NotApplicable
+from flatmeter import Estimate, Measure, Measurement, NotApplicable
 from flatmeter.errors import Stopped
 from flatmeter.execution import run
 from flatmeter.plan import Plan, choose
@@ -14,7 +14,8 @@ from flatmeter.runner import as_subject
 from flatmeter.watch import Watch
 
 
-def test_a_stop_that_a_library_caught_is_no_result():
+@pytest.mark.parametrize("told", [True, False])
+def test_a_stop_that_a_library_caught_is_no_result(told):
     watch = Watch()
 
     class Swallowing(Measure):
@@ -25,7 +26,9 @@ def test_a_stop_that_a_library_caught_is_no_result():
             try:
                 context.progress("exporting")
             except Exception as error:
-                raise NotApplicable("the network cannot be exported") from error
+                if told:
+                    raise NotApplicable("the network cannot be exported") from error
+            return Measurement({"value": Estimate.of_exact(0.0)})
 
     data = torch.zeros(4, 3), torch.tensor([0, 1, 0, 1])
     subject = as_subject(nn.Linear(3, 2), data=data, loss=None, samples=None, seed=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flatmeter.cli.streams import complain
-from flatmeter.errors import ExitCode, FlatmeterError
+from flatmeter.errors import ExitCode, FlatmeterError, Stopped
 
 if TYPE_CHECKING:
     from flatmeter.subject import Loader, Subject
@@ -23,6 +23,8 @@ def with_each(paths: Sequence[Path], work: Callable[[Path], None]) -> ExitCode:
     for path in paths:
         try:
             work(path)
+        except Stopped:
+            raise
         except FlatmeterError as error:
             complain(f"{path}: {error}" if str(path) not in str(error) else str(error))
             code = error.exit_code if len(paths) == 1 else ExitCode.FAILED

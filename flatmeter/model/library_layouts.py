@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from flatmeter.errors import Stopped
 from flatmeter.import_torchvision import import_torchvision
 from flatmeter.model.layout import Layout, compared
 from flatmeter.model.registry import timm_module, torchvision_names
@@ -111,6 +112,8 @@ def _timm_model(timm: Any, name: str) -> Any:
                 model = timm.create_model(
                     name, pretrained=False, num_classes=_CLASSES, in_chans=channels
                 )
+        except Stopped:
+            raise  # or the layouts that are kept would lack this one
         except Exception:
             continue
         dims = {n for t in model.state_dict().values() for n in t.shape}

@@ -14,6 +14,7 @@ from flatmeter.errors import (
     FlatmeterError,
     NotDeterministic,
     NotDifferentiable,
+    Stopped,
 )
 from flatmeter.out_of_memory import ran_out
 from flatmeter.risk.causal_lm import CausalLM
@@ -169,6 +170,8 @@ def _slope(risk: EmpiricalRisk, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _alone(risk: EmpiricalRisk, x: Tensor) -> Tensor:
     try:
         return risk.outputs(risk.theta, x[:1])
+    except Stopped:
+        raise
     except Exception as error:
         if ran_out(error):
             raise
