@@ -5,17 +5,19 @@ Nothing is fetched, no code of a folder is run, and weights are read by flatmete
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from flatmeter.data.text import TOKENIZERS, Tokenizer
 from flatmeter.data.tokens import PARTS
 from flatmeter.errors import CheckpointRefused
+from flatmeter.free_memory import free_memory
 from flatmeter.import_transformers import import_transformers
 from flatmeter.model.hugging_face_config import (
     PREFIX,
@@ -36,6 +38,7 @@ _OURS: Mapping[str, Any] = {
 _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 #: These compute in float32 whatever they are given, and nn.RMSNorm otherwise computes the same.
 _NORMS = ("LlamaRMSNorm",)
+_ALLOCATING = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _FILLING = frozenset(
     {
         "normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_",
@@ -77,7 +80,7 @@ def build_hugging_face(
     try:
         settings = own.from_dict({**values, **_OURS})
         settings._attn_implementation = "sdpa"
-        with nullcontext() if initialised else _Unfilled():
+        with _Building(initialised):
             model: nn.Module = kind(settings)
     except Exception as error:
         raise CheckpointRefused(
@@ -158,16 +161,32 @@ class _Logits:
         return logits.movedim(-1, 1) if self.head is Head.TOKENS else logits
 
 
-class _Unfilled(TorchFunctionMode):
-    """Parameters that are made inside are not initialised, as their values are to be read."""
+class _Building(TorchFunctionMode):
+    """Makes no more weights than memory has room for, whatever sizes a configuration says.
+
+    Args:
+        initialised: give parameters values; without, they are to be read anyway.
+    """
+
+    def __init__(self, initialised: bool) -> None:
+        super().__init__()
+        self.initialised = initialised
+        # Where only shapes are wanted, any size will do.
+        self.left = math.inf if torch.empty(0).is_meta else free_memory(torch.device("cpu"))
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        first = args[0] if args else (kwargs or {}).get("tensor")
-        if getattr(func, "__name__", "") in _FILLING and isinstance(first, nn.Parameter):
+        kwargs = dict(kwargs or {})
+        first = args[0] if args else kwargs.get("tensor")
+        filling = getattr(func, "__name__", "") in _FILLING and isinstance(first, nn.Parameter)
+        if filling and not self.initialised:
             return first
-        return func(*args, **(kwargs or {}))
+        if func in _ALLOCATING:
+            self.left -= func(*args, **{**kwargs, "device": "meta"}).nbytes
+            if self.left < 0:
+                raise MemoryError("its weights would take more memory than is free")
+        return func(*args, **kwargs)
 
 
 def _replace_norms(model: nn.Module) -> None:

@@ -192,6 +192,13 @@ def test_configurations_that_are_refused(config, values, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("sizes", [{"hidden_size": 2 * 10**10}, {"vocab_size": 10**12}])
+def test_sizes_of_which_nothing_is_stored_take_no_memory(sizes, config):
+    folder = config(LLAMA, **sizes, head_dim=4)
+    with pytest.raises(CheckpointRefused, match="more memory than is free"):
+        loaded(folder)
+
+
 def test_what_is_refused_says_what_to_do(config):
     folder = config(architectures=["GPTJForCausalLM"])
     with pytest.raises(CheckpointRefused) as caught:
