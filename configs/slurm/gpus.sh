@@ -22,8 +22,9 @@ export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 srun flatmeter measure --progress plain "$@"
 code=$?
 
-# 75 says: stopped with everything finished saved. The next run goes on from there.
-if [ "$code" -eq 75 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+# 75 says: stopped with everything finished saved; 138 and 143, that SIGUSR1 or SIGTERM came before
+# flatmeter could answer. The next run goes on from there.
+case "$code" in
+    75 | 138 | 143) scontrol requeue "$SLURM_JOB_ID" ;;
+esac
 exit "$code"

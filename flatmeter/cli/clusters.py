@@ -19,6 +19,13 @@ from flatmeter.errors import FlatmeterError, UsageError
 OFTEN = 1000
 """submitit ends a job that ran out of time more often than this."""
 
+EARLY = (
+    "code=$?",
+    'case "$code" in 138 | 143) scontrol requeue "$SLURM_JOB_ID" ;; esac',
+    'exit "$code"',
+)
+"""A signal that comes before Python can take it ends the task: SIGUSR1 or SIGTERM."""
+
 YEARS = 10 * 365 * 24 * 60.0
 """Minutes that stand for no limit."""
 
@@ -65,6 +72,7 @@ def slurm_executor(submission: Submission, resources: Resources) -> Any:
         stderr_to_stdout=True,
         srun_args=["--ntasks=1", *cores],
         setup=["export SUBMITIT_PREEMPT_SIGNAL=USR1"],
+        teardown=list(EARLY),
         additional_parameters={
             "requeue": True,
             "signal": f"USR1@{max(1, round(resources.margin / 2))}",

@@ -93,7 +93,7 @@ def test_a_job_of_slurm(flatmeter, run, slurm):
         *("gpus-per-node=1", "requeue", "signal=USR1@60", "job-name=flatmeter"),
     ):
         assert f"#SBATCH --{option}\n" in script
-    assert "--cpus-per-task=4" in script.splitlines()[-1]
+    assert " --ntasks=1 --cpus-per-task=4 " in script
     (job,) = Path("out/jobs").iterdir()
     from submitit.helpers import DelayedSubmission
 

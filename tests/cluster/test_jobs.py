@@ -44,28 +44,34 @@ def test_an_array_of_20_tasks_of_which_two_are_killed_and_one_runs_out_of_time(
 ):
     arguments, expected = undisturbed(40)
     assert len(expected) > 40 * 3
-    killed, late = ("3", "11"), "6"
+    killed, late, slow = ("3", "11"), "6", "8"
     array = submitted(
         slurm,
-        *("--array=0-19", "--time=1", "--signal=USR1@10", JOBS / "array.sh"),
+        # Slurm looks twice a minute: a signal comes half a minute to a minute after the start.
+        *("--array=0-19%3", "--time=1", "--signal=USR1@1", JOBS / "array.sh"),
         *(*arguments, "-o", "out"),
-        env={"HELD": f"{' '.join(killed)} {late}", "BEGAN": str(tmp_path)},
+        env={"HELD": f"{' '.join(killed)} {late}", "SLOW": slow, "BEGAN": str(tmp_path)},
     )
-    for task in killed:
-        began = tmp_path / f"began-{task}"
-        assert with_limit(began.exists, 120), slurm.states(array)
-        os.kill(int(began.read_text()), signal.SIGKILL)
-    assert slurm.waited(array, 240), slurm.states(array)
+    for task in sorted([*killed, slow], key=int):
+        began = tmp_path / ("slow" if task == slow else f"began-{task}")
+        assert with_limit(began.exists, 240), slurm.states(array)
+        if task == slow:
+            # Before it can answer.
+            slurm("scancel", "--signal=USR1", f"{array}_{slow}")
+        else:
+            os.kill(int(began.read_text()), signal.SIGKILL)
+    assert slurm.waited(array, 480), slurm.states(array)
     found = rows(tmp_path / "out")
     assert 0 < len(expected.keys() - found.keys()) < len(expected) / 5
     said = Path(f"slurm-{array}_{late}.out").read_text()
     assert "stopped by SIGUSR1; what was finished is kept in out" in said
     assert restarts(slurm, f"{array}_{late}") > 0
+    assert restarts(slurm, f"{array}_{slow}") > 0
 
     for task in killed:
         assert restarts(slurm, f"{array}_{task}") == 0
         slurm("scontrol", "requeue", f"{array}_{task}")
-    assert slurm.waited(array, 120), slurm.states(array)
+    assert slurm.waited(array, 240), slurm.states(array)
     found = rows(tmp_path / "out")
     assert found == expected
     assert all(len(lines) == 1 for lines in found.values())
@@ -82,7 +88,7 @@ def test_a_job_of_several_gpus_preempts_an_array_of_low_priority(slurm, undistur
     job = submitted(
         slurm, "--ntasks-per-node=2", JOBS / "gpus.sh", *arguments, "-o", "shared", env={}
     )
-    assert slurm.waited(job, 120), slurm.states(job)
+    assert slurm.waited(job, 240), slurm.states(job)
     shared = rows(tmp_path / "shared")
     assert shared.keys() == expected.keys()
     for name, (row,) in shared.items():
@@ -90,7 +96,7 @@ def test_a_job_of_several_gpus_preempts_an_array_of_low_priority(slurm, undistur
         assert math.isclose(row["value"], expected[name][0]["value"], rel_tol=1e-4)
     assert '"processes": 2' in (tmp_path / "shared/run.json").read_text()
 
-    assert slurm.waited(array, 120), slurm.states(array)
+    assert slurm.waited(array, 240), slurm.states(array)
     assert "stopped by SIGTERM" in Path(f"slurm-{array}_0.out").read_text()
     assert restarts(slurm, f"{array}_0") > 0
     assert rows(tmp_path / "out") == expected

@@ -38,7 +38,7 @@ def test_preempted_it_goes_on_where_it_stopped(slurm, submit, tmp_path):
     job = submit("--tasks", "2", "--partition", "low", "--time", "1h", "--cpus", "2")
     high = slurm("sbatch", "--parsable", "--exclusive", "--time=5", "--wrap", "true").strip()
     assert slurm.waited(high, 60), slurm.states(high)
-    assert slurm.waited(job, 120), slurm.states(job)
+    assert slurm.waited(job, 240), slurm.states(job)
     (log,) = Path("out/jobs").glob(f"*/{job}_0_0_log.out")
     assert "stopped by SIGTERM" in log.read_text()
     listed = log.parent.joinpath("checkpoints.txt").read_text().split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,8 +95,9 @@ def test_bash_reads_them(job):
     assert job.read_text().index("\nsrun ") > job.read_text().index(options[-1])
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (75, True)])
-def test_only_what_was_stopped_is_requeued(commands, code, requeued):
+@pytest.mark.parametrize("code", [0, 1, 6, 137, 75, 138, 143])
+def test_only_what_was_stopped_is_requeued(commands, code):
+    requeued = code in (75, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
     commands(srun=f'#!/bin/sh\necho "$@"; exit {code}', scontrol='#!/bin/sh\necho "$@"')
     done = subprocess.run(
         ["bash", FOLDER / "gpus.sh", "a b.pt", "-o", "out"],
