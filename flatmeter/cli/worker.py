@@ -67,6 +67,10 @@ class Worker:
 
         keep_freed_memory()
         torch.set_num_threads(self.order.threads)
+        device = self.order.configuration.settings.device
+        if device.startswith("cuda:"):
+            # So that nothing of it, a network's own code included, takes the first GPU.
+            torch.cuda.set_device(device)
         threading.Thread(target=self._listen, daemon=True).start()
         configuration, resumes = self.order.configuration, self.order.resumes
         try:

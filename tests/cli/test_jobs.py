@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +18,9 @@ from flatmeter.cli import pool
 from flatmeter.cli.jobs import Crew, device_of, processes
 from flatmeter.config.layers import configure
 from flatmeter.config.schema import Settings
-from flatmeter.errors import UsageError
+from flatmeter.errors import FlatmeterError, UsageError
+from flatmeter.plan import Plan, choose
+from flatmeter.watch import Watch
 
 COST = ("seconds", "peak_bytes")
 
@@ -208,7 +212,26 @@ def test_none_outlives_the_first_process(checkpoint, tmp_path, toys, monkeypatch
         one.end()
 
 
-def wait_for(what, seconds=100):
+def test_processes_that_cannot_begin_end_the_run(tmp_path, monkeypatch):
+    """Not every checkpoint is to be lost to a broken environment."""
+    started = []
+
+    def broken(connection, threads):
+        started.append(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+        return started[-1]
+
+    monkeypatch.setattr(pool, "_start", broken)
+    crew = Crew(configure({}), False, count=2, gpus=0, threads=2, resumes=False)
+    paths = [tmp_path / f"{n}.pt" for n in range(9)]
+    plan = Plan(measures=choose("gradient_norm"))
+    events = pool.Pool(crew, plan, Watch()).sweep(paths)
+    with pytest.raises(FlatmeterError, match=r"3 processes .* exit code 3"):
+        list(events)
+    assert len(started) in (3, 4)
+    assert all(one.returncode is not None for one in started)
+
+
+def wait_for(what, seconds=300):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
