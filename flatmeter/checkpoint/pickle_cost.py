@@ -13,6 +13,8 @@ _STEPS = 500_000
 #: A file may take one for so many bytes, where that is more.
 _BYTES_PER_STEP = 64
 _CALL = 10
+#: Places in the list of remembered values that take what a step may.
+_PLACES = 6
 _NAME = 200
 #: What makes something as large as a number says.
 _SIZED = re.compile(r"\w+\.bytearray|torch\.[\w.]*(Tensor|Storage)")
@@ -88,6 +90,8 @@ class _Meter:
         if name == "MARK":
             self.stack.append(None)
         elif name.endswith("PUT"):
+            # Python keeps a list of them, as long as the largest number that one is given.
+            self.spend(max(0, int(argument) - len(self.memo)) // _PLACES)
             self.memo[int(argument)] = self.top()
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self.top()

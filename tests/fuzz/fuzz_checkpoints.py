@@ -95,6 +95,6 @@ if __name__ == "__main__":
     arguments = [a for a in sys.argv[1:] if not a.startswith("-")]
     _begin(Path(arguments[0] if arguments else "corpus"))
     os.chdir(_PLACE.parent if not arguments else Path(arguments[0]).parent)
-    atheris.Setup([*sys.argv, f"-max_len={_LONGEST}", "-timeout=10", "-rss_limit_mb=4096"],
+    atheris.Setup([*sys.argv, f"-max_len={_LONGEST}", "-timeout=10", "-rss_limit_mb=600"],
                   one_input)  # fmt: skip
     atheris.Fuzz()

@@ -238,6 +238,7 @@ def pickles_that_unfold() -> dict[str, bytes]:
         "containers": b"\x80\x02(" + b"}" * 600_000 + b"t.",
         "marks": b"\x80\x02" + b"(" * 600_000 + b".",
         "memo": b"\x80\x02Nr" + size + b".",
+        "memo-that-fits": b"\x80\x02Nr" + struct.pack("<I", 60_000_000) + b".",
         "itself": b"\x80\x02]q\x00h\x00a.",
         "itself-by-name": b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.",
     }  # fmt: skip
@@ -455,6 +456,10 @@ def everything(folder: Path, marker: Path, *, flips: int, step: int) -> Iterator
         made = {
             "unfold": {k: _zipped(v) for k, v in pickles_that_unfold().items()},
             "unfold-legacy": {k: _legacy(3, v) for k, v in pickles_that_unfold().items()},
+            "unfold-table": {
+                k: {".metadata": v, "__0_0.distcp": _zipped(v)}
+                for k, v in pickles_that_unfold().items()
+            },
             "shapes": shapes(),
             "poisoned": poisoned(),
             "zips": zips(marker),
