@@ -11,9 +11,10 @@ from one_node import CannotStart, Slurm
 from flatmeter.checkpoint import save
 from flatmeter.model.zoo import mlp
 
-#: Waits in the tasks of an array that HELD names, when they come here for the first time.
+#: Waits in the tasks of an array that HELD names, when they come here for the first time, and kills
+#: the process of those that KILLED names.
 HELD = """
-import os, time
+import os, signal, time
 from pathlib import Path
 
 from flatmeter import Estimate, Measure, Measurement
@@ -27,20 +28,23 @@ class Held(Measure):
     def compute(self, context):
         task = os.environ.get("SLURM_ARRAY_TASK_ID")
         began = Path(os.environ.get("BEGAN", ".")) / f"began-{task}"
-        if task in os.environ.get("HELD", "").split() and not began.exists():
-            began.with_suffix(".part").write_text(str(os.getpid()))
-            began.with_suffix(".part").rename(began)
+        first = not began.exists()
+        if first and task in os.environ.get("KILLED", "").split():
+            began.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if first and task in os.environ.get("HELD", "").split():
+            began.touch()
             while True:
                 time.sleep(0.01)
         return Measurement({"value": Estimate.of_exact(float(context.risk.theta.double().sum()))})
 """
 
 
-#: Takes half a minute to start in the task of an array that SLOW names, when it does so first.
-SLOW_START = """#!/bin/sh
-if [ -n "$SLOW" ] && [ "$SLURM_ARRAY_TASK_ID" = "$SLOW" ] && [ ! -e "$BEGAN/slow" ]; then
-    touch "$BEGAN/slow"
-    sleep 30
+#: Is ended by a signal before it has begun in the task of an array that EARLY names, once.
+FLATMETER = """#!/bin/sh
+if [ -n "$EARLY" ] && [ "$SLURM_ARRAY_TASK_ID" = "$EARLY" ] && [ ! -e "$BEGAN/early" ]; then
+    touch "$BEGAN/early"
+    kill -USR1 $$
 fi
 exec {python} -m flatmeter "$@"
 """
@@ -60,7 +64,7 @@ def commands(tmp_path, monkeypatch):
     """The environment in which jobs find this flatmeter, with one thread."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "flatmeter").write_text(SLOW_START.format(python=sys.executable))
+    (folder / "flatmeter").write_text(FLATMETER.format(python=sys.executable))
     (folder / "flatmeter").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -51,6 +51,7 @@ JobRequeue=1
 ReturnToService=2
 KillWait=3
 MessageTimeout=60
+MinJobAge=3600
 SlurmdTimeout=300
 SlurmdParameters=config_overrides
 GresTypes=gpu
