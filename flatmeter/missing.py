@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatmeter.checkpoint.formats import Format
 from flatmeter.errors import FlatmeterError, UsageError
-from flatmeter.model.hugging_face_config import Head, read_config
+from flatmeter.model.hugging_face_config import PREFIX, Head, read_config
 from flatmeter.model.infer import Architecture, Inference, as_architecture, in_words
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def suggested(
     checkpoint: Checkpoint, lacking: Sequence[str], inference: Inference | None
 ) -> tuple[list[str], list[str]]:
     """Words to type, and lines of YAML, that say what is lacking, a best guess filled in."""
-    guess = guess_model(inference)
+    guess = _of_the_configuration_beside(checkpoint.path) or guess_model(inference)
     flags: list[str] = []
     lines: list[str] = []
     for name in lacking:
@@ -104,6 +105,17 @@ def _data_of_folder(checkpoint: Checkpoint) -> str | None:
     if config.head.reads_text:
         return "FILE.pt"
     return f"imagefolder:{config.image_shape[1]}@DIR" if config.image_shape else None
+
+
+def _of_the_configuration_beside(path: Path) -> Architecture | None:
+    """The network of the Hugging Face folder that a file of weights lies in."""
+    if path.is_dir() or not (path.parent / "config.json").is_file():
+        return None
+    try:
+        read_config(path.parent)
+    except FlatmeterError:
+        return None
+    return Architecture(f"{PREFIX}{path.parent}", {})
 
 
 def guess_model(inference: Inference | None) -> Architecture | None:

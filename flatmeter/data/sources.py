@@ -108,7 +108,9 @@ def _size(text: str) -> int:
 
 def _text(spec: str) -> tuple[Path, int | None]:
     """The file, and the length of windows where it is said."""
-    rest = spec.partition(":")[2] or spec.removeprefix("text@")
+    rest = spec[len("text:") :]
+    if not rest:
+        raise DataError(f"{spec!r} does not say which file", where="--data", hint="write text:FILE")
     length, at, file = rest.partition("@")
     if not (at and length.isdecimal()):
         return Path(rest).expanduser(), None
@@ -134,6 +136,8 @@ def _unknown(spec: str, kind: str) -> DataError:
     near = near_file(Path(spec).expanduser())
     if Path(spec).expanduser().is_dir():
         nearest = f"for a folder of images write imagefolder@{spec}; "
+    elif Path(spec).expanduser().is_file():
+        nearest = f"for a text write text:{spec}; "
     elif near is not None:
         nearest = f"did you mean {near}? "
     return DataError(

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from flatmeter.data.text import TOKENIZERS, Tokenizer
 from flatmeter.data.tokens import PARTS
-from flatmeter.errors import CheckpointRefused
+from flatmeter.errors import CheckpointRefused, UsageError
 from flatmeter.free_memory import free_memory
 from flatmeter.import_transformers import import_transformers
 from flatmeter.model.hugging_face_config import (
@@ -117,8 +117,17 @@ def tokenizer_of(spec: Any, args: Mapping[str, Any] | None, path: Path) -> Token
         spec: as for ``--model``.
         args: of the network.
         path: of the checkpoint.
+
+    Raises:
+        UsageError: the network is one for something else.
     """
     config = config_of(spec, args)
+    if config is not None and config.head is not Head.NEXT_TOKEN:
+        raise UsageError(
+            f"{config.architecture} {config.head.value}: it predicts no next token of a text",
+            where="--data",
+            hint="give its inputs and labels in a file, such as FILE.pt",
+        )
     folders = [config.path.parent] if config else []
     folders += [path] if path.is_dir() else []
     if not folders:
