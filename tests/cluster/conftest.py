@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -51,9 +53,10 @@ exec {python} -m flatmeter "$@"
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory):
+def slurm():
+    # The path of a socket has 108 characters at most, which pytest's own folders may exceed.
     try:
-        with Slurm(tmp_path_factory.mktemp("cluster") / "slurm") as running:
+        with TemporaryDirectory() as name, Slurm(Path(name) / "slurm") as running:
             yield running
     except CannotStart as error:
         pytest.skip(f"no Slurm can run here: {error}")

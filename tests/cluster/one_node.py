@@ -169,7 +169,14 @@ class Slurm:
             CannotStart: it ended, or takes too long; with the end of what it said.
         """
         child = self._children[-1]
-        if with_limit(lambda: child.poll() is not None or ready(), STARTED_WITHIN):
+
+        def answered() -> bool:
+            try:
+                return child.poll() is not None or ready()
+            except (AssertionError, subprocess.TimeoutExpired):
+                return False  # it refuses until it has begun
+
+        if with_limit(answered, STARTED_WITHIN):
             if child.poll() is None:
                 return
             what = f"{name} ended with {child.returncode}"
