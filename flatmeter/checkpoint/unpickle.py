@@ -5,6 +5,7 @@ Everything else in this room runs nothing; this is the door that ``--trust-pickl
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ from flatmeter.importing import beside_torchvision, importable, raised_at
 #: Formats that are read in no other way.
 CODE = frozenset({Format.TORCHSCRIPT, Format.PICKLE})
 _TORCH = frozenset({Format.TORCH_ZIP, Format.TORCH_LEGACY})
+#: PyTorch's own variable by which a machine's owner keeps its doors shut.
+_FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_TRUE = ("1", "y", "yes", "true")
 _SHOWN = 10
 #: Networks are looked for as deep as weights are.
 _DEPTH = 4
@@ -53,6 +57,12 @@ def read_trusted(path: Path) -> Content:
     Raises:
         CheckpointRefused: it is a folder, names what cannot be imported, or its code fails.
     """
+    if os.environ.get(_FORBIDDEN, "").lower() in _TRUE:
+        raise CheckpointRefused(
+            f"its code is not run: {_FORBIDDEN} forbids it",
+            where=str(path),
+            hint="whoever set that variable wants no file's code to be run here",
+        )
     found = recognise(path)
     if found not in CODE and found not in _TORCH:
         raise CheckpointRefused(

@@ -153,9 +153,19 @@ def test_no_setting_opens_it(flatmeter, whole, monkeypatch, where):
     assert not (whole.parent / "ran").exists()
 
 
-def test_click_takes_no_variable_for_it(flatmeter, whole, monkeypatch):
-    monkeypatch.setenv("TRUST_PICKLE", "1")
+@pytest.mark.parametrize("name", ["TRUST_PICKLE", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"])
+def test_no_variable_of_others_opens_it(flatmeter, whole, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
     assert flatmeter("measure", "whole.pt", *RUN)[0] == 3
+    assert flatmeter("inspect", "whole.pt")[0] == 3
+    assert not (whole.parent / "ran").exists()
+
+
+def test_who_forbids_it_for_all_of_pytorch_is_obeyed(flatmeter, whole, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    for name in ("whole.pt", "program.pt"):
+        code, _, err = flatmeter("measure", name, "--trust-pickle", *RUN)
+        assert (code, "TORCH_FORCE_WEIGHTS_ONLY_LOAD forbids it" in err) == (3, True)
     assert not (whole.parent / "ran").exists()
 
 
