@@ -8,8 +8,12 @@ import os
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Names of glibc's parameters in ``mallopt``."""
 
-MAPPED, KEPT = 2**30, 2**31 - 1
-"""Bytes from which an allocation is mapped on its own, and that are kept when freed."""
+MAPPED, KEPT = 2**28, 2**31 - 1
+"""Bytes from which an allocation is mapped on its own, and that are kept when freed.
+
+Vectors as long as the parameters of a large network go back at once: kept, they left more than half
+of the memory of a network of GPT-2's size to nobody.
+"""
 
 
 def keep_freed_memory() -> None:

@@ -29,7 +29,7 @@ def library(monkeypatch):
 
 def test_both_thresholds_are_raised(library):
     allocator.keep_freed_memory()
-    assert dict(library.calls) == {-3: 2**30, -1: 2**31 - 1}
+    assert dict(library.calls) == {-3: 2**28, -1: 2**31 - 1}
 
 
 def test_what_the_environment_sets_stays(library, monkeypatch):
