@@ -21,6 +21,9 @@ Draw = Callable[[int, int], np.ndarray]
 PROBE_GROUP = 128
 """Samples whose gradients are summed before they are squared: fewer vary less, at more calls."""
 
+TOGETHER = 2**27
+"""Numbers of the vectors that are multiplied at once; there are copies of them in float64."""
+
 
 def column_probes(risk: EmpiricalRisk, seed: int, admitted: frozenset[str]) -> Draw:
     """Rows of ghost traces, each from one random column per sample that all tensors share."""
@@ -72,6 +75,11 @@ def hessian_probes(
     mask = np.array([n in wanted for n in names])
 
     def draw(first: int, stop: int) -> np.ndarray:
+        width = max(1, TOGETHER // risk.space.dim)
+        starts = range(first, stop, width)
+        return np.concatenate([some(start, min(start + width, stop)) for start in starts])
+
+    def some(first: int, stop: int) -> np.ndarray:
         V = torch.stack([_rademacher(risk, seed, i) for i in range(first, stop)])
         rows = np.stack([_block_sums(risk, r) for r in V.double() * hessian.matmat(V).double()])
         if varied.any():

@@ -398,3 +398,15 @@ def test_probed_traces_do_not_follow_the_batch_size(batch_size, make_risk):
     expected, found = (layer_traces(r, max_probes=24) for r in (whole, split))
     assert len(expected.probes)
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-9)
+
+
+def test_probes_are_the_same_however_many_are_multiplied_at_once(make_risk, monkeypatch):
+    from flatmeter.curvature import trace_probes
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    risk = make_risk(net.double(), torch.randn(6, 3).double(), torch.arange(6) % 2)
+    draw = trace_probes.hessian_probes(risk, 0, list(risk.space.names), frozenset())
+    whole = draw(0, 5)
+    monkeypatch.setattr(trace_probes, "TOGETHER", 2 * risk.space.dim)
+    assert draw(0, 5) == pytest.approx(whole, rel=1e-12)
