@@ -123,9 +123,9 @@ def _own(folder: Path) -> Path:
 def _plan(submission: Submission, resources: Resources, checkpoints: int) -> str:
     """The job that would be submitted."""
     text = f"{_tasks(resources, checkpoints)}\neach task: {submission.line()}\n"
-    return (
-        text if resources.cluster == "local" else f"{text}\n{slurm_script(submission, resources)}"
-    )
+    if resources.cluster == "local":
+        return text
+    return f"{text}\n{slurm_script(submission, resources).rstrip()}\n"
 
 
 def _said(submission: Submission, resources: Resources, number: str, checkpoints: int) -> str:
