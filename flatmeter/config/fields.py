@@ -30,8 +30,8 @@ DESCRIPTIONS: dict[str, str] = {
     "most probes, of one or two products each",
     "max_time": "stop after this time (90s, 50m, 1h30m), with everything finished saved",
     "shard": "measure only this part of the checkpoints: 3/100, or auto in an array job of Slurm",
-    "jobs": "processes that measure checkpoints side by side, or auto: one for each GPU where there "
-    "are several",
+    "jobs": "processes that measure checkpoints side by side, or auto: one for each GPU where "
+    "there are several",
     "rank_timeout": "of several processes, how long one may keep the others waiting (90s, 10m)",
     "device": "auto, cpu, cuda or cuda:N",
     "dtype": "float32, float64, or bfloat16 (the network in it, sums and vectors in float32)",
