@@ -13,12 +13,7 @@ from flatmeter.errors import ExitCode
 
 tiny = pytest.importorskip("tiny_transformers")
 
-GPT2, LLAMA, BERT, VIT = (
-    "GPT2LMHeadModel",
-    "LlamaForCausalLM",
-    "BertForSequenceClassification",
-    "ViTForImageClassification",
-)
+GPT2, LLAMA, BERT, VIT = tiny.GPT2, tiny.LLAMA, tiny.BERT, tiny.VIT
 #: Symmetries of two layers, counted by hand in tests/symmetry/test_transformers_groups.py.
 SYMMETRIES = {GPT2: 5, LLAMA: 12, BERT: 12, VIT: 12}
 MEASURES = ("-M", "gradient_norm", "-M", "hessian_eigenvalues")

@@ -10,6 +10,12 @@ from flatmeter.import_torchvision import import_torchvision
 import_torchvision()  # transformers imports it, and in some installations that needs help
 transformers = pytest.importorskip("transformers")
 
+GPT2, LLAMA, BERT, VIT = (
+    "GPT2LMHeadModel",
+    "LlamaForCausalLM",
+    "BertForSequenceClassification",
+    "ViTForImageClassification",
+)
 TOKENS = 60
 POSITIONS = 16
 CLASSES = 3

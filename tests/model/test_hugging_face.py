@@ -17,12 +17,7 @@ from flatmeter.subject import Loader
 
 tiny = pytest.importorskip("tiny_transformers")
 
-GPT2, LLAMA, BERT, VIT = (
-    "GPT2LMHeadModel",
-    "LlamaForCausalLM",
-    "BertForSequenceClassification",
-    "ViTForImageClassification",
-)
+GPT2, LLAMA, BERT, VIT = tiny.GPT2, tiny.LLAMA, tiny.BERT, tiny.VIT
 
 
 @pytest.fixture(autouse=True)

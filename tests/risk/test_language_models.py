@@ -19,12 +19,7 @@ from flatmeter.subject import Loader
 
 tiny = pytest.importorskip("tiny_transformers")
 
-GPT2, LLAMA, BERT, VIT = (
-    "GPT2LMHeadModel",
-    "LlamaForCausalLM",
-    "BertForSequenceClassification",
-    "ViTForImageClassification",
-)
+GPT2, LLAMA, BERT, VIT = tiny.GPT2, tiny.LLAMA, tiny.BERT, tiny.VIT
 SMALL = {
     GPT2: {"n_embd": 4, "n_layer": 1, "vocab_size": 11, "n_positions": 6},
     LLAMA: {
